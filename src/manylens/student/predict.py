@@ -1,0 +1,155 @@
+"""A trained student at work: pairs in, classes, probabilities and expected gains out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from scipy.special import softmax
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from manylens.errors import StudentError
+from manylens.records import Pair
+from manylens.student.encoding import PairEncoder
+from manylens.student.model import LatentReasoningForSequenceClassification
+
+#: A product as a title alone, or as fields: title, brand, attributes, description, locale.
+Product = str | Mapping[str, object]
+_TYPES: dict[str, type] = {
+    "title": str,
+    "brand": str,
+    "attributes": Mapping,
+    "description": str,
+    "locale": str,
+    "product_id": str,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a student says of a pair.
+
+    Attributes:
+        label: The most probable class.
+        probabilities: Of every class, best class first.
+        score: The expected gain, ``sum_c p(c) gain(c)``, for ranking.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+    score: float
+
+
+class Student:
+    """A trained student with its tokenizer and template.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        encoder: The way from pairs to token ids.
+        labels: The classes, best first.
+        gains: (classes,) their gains.
+    """
+
+    def __init__(self, model: LatentReasoningForSequenceClassification, encoder: PairEncoder) -> None:
+        """Put the parts together; see `load` for a folder."""
+        self.model, self.encoder = model.eval(), encoder
+        self.labels, self.gains = model.config.labels, np.array(model.config.gains)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None) -> Student:
+        """Load a student's folder.
+
+        Args:
+            folder: What the stage distil saved.
+            device: A torch device; ``None`` means the first GPU, else the CPU.
+
+        Raises:
+            StudentError: If the folder does not hold a student of manylens.
+        """
+        if not Path(folder).is_dir():
+            raise StudentError(f"expected a student's folder, got {str(folder)!r}, which is not a folder")
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(str(folder))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StudentError(f"no student at {folder}: {error}") from error
+        if not isinstance(model, LatentReasoningForSequenceClassification):
+            raise StudentError(f"{folder} holds a {type(model).__name__}, not a student of manylens")
+        nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, PairEncoder.load(folder))
+
+    @torch.inference_mode()
+    def logits(self, pairs: Sequence[Pair], batch_size: int = 64) -> NDArray[np.float32]:
+        """Return the logits of pairs, in their order.
+
+        Args:
+            pairs: Any pairs.
+            batch_size: Pairs in one forward pass; they are sorted by length first, so that little is padded.
+
+        Returns:
+            (pairs, classes) float32.
+        """
+        encoded = self.encoder.encode(pairs) if pairs else {"input_ids": []}
+        order = np.argsort([len(ids) for ids in encoded["input_ids"]], kind="stable")
+        logits = np.empty((len(pairs), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(pairs), batch_size):
+            chosen = order[start : start + batch_size]
+            rows = [{key: values[index] for key, values in encoded.items()} for index in chosen]
+            batch = self.encoder.pad(rows).to(self.model.device)
+            logits[chosen] = self.model(**batch).logits.float().cpu().numpy()
+        return logits
+
+    def probabilities(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """Return the class probabilities of pairs, in their order, of shape (pairs, classes)."""
+        probabilities: NDArray[np.float64] = softmax(self.logits(pairs).astype(np.float64), axis=-1)
+        return probabilities
+
+    def predict(self, pairs: Iterable[Pair | tuple[str, Product]]) -> list[Prediction]:
+        """Classify pairs.
+
+        Args:
+            pairs: `Pair` records, or (query, product) with the product as a title or as fields.
+
+        Returns:
+            One prediction a pair, in order.
+
+        Raises:
+            StudentError: If a product has an unknown field or no title, or a field is not text.
+        """
+        records = [pair if isinstance(pair, Pair) else as_pair(*pair) for pair in pairs]
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())],
+                probabilities=dict(zip(self.labels, row.tolist(), strict=True)),
+                score=float(row @ self.gains),
+            )
+            for row in self.probabilities(records)
+        ]
+
+
+def as_pair(query: str, product: Product) -> Pair:
+    """Return the pair of a query and a product that is a title or a mapping of fields.
+
+    Args:
+        query: The query.
+        product: The title, or fields; a field that is ``None`` is left out.
+
+    Raises:
+        StudentError: If there is an unknown field or no title, or a field is not text.
+    """
+    given = {"title": product} if isinstance(product, str) else product
+    fields = {name: value for name, value in given.items() if value is not None}
+    if "title" not in fields or not set(fields) <= set(_TYPES):
+        raise StudentError(
+            f"a product is a title or a mapping of {', '.join(_TYPES)} with the title among them, got {sorted(fields)}"
+        )
+    for name, value in {"query": query, **fields}.items():
+        expected = _TYPES.get(name, str)
+        if not isinstance(value, expected):
+            raise StudentError(f"{name} must be a {expected.__name__}, got {value!r}")
+    return Pair(pair_id="", query_id="", query=query, **{"product_id": "", **fields})  # type: ignore[arg-type]
