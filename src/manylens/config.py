@@ -21,7 +21,8 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Section(BaseModel):
     """A part of the recipe: immutable, and without room for unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # constants: infinity stays infinity in config.yaml and fingerprints, where JSON's default is null.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class LabelsConfig(Section):
@@ -161,11 +162,11 @@ class JudgeConfig(Section):
     samples: int = Field(default=1, ge=1)
     splits: tuple[Split, ...] = ("train", "dev")
 
-    @field_validator("perspectives")
+    @field_validator("perspectives", "splits")
     @classmethod
-    def _at_least_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _at_least_one_and_none_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value):
-            raise ValueError(f"expected at least one perspective and none twice, got {list(value)}")
+            raise ValueError("expected at least one and none twice")
         return value
 
 
@@ -290,7 +291,7 @@ class Config(Section):
         seed: Seed of what is not a student's training: sampling and bootstrap.
     """
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     seed: int = 13
     data: DataConfig
     labels: LabelsConfig

@@ -50,12 +50,12 @@ def meter(description: str, total: int | None) -> Iterator[Meter]:
         The handle to advance.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         yield Meter(progress, progress.add_task(description, total=total, note=""))

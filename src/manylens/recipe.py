@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from manylens.config import LOADER_SECTIONS, Config
-from manylens.errors import ConfigError, MissingExtraError, nearest
+from manylens.errors import ConfigError, MissingExtraError, UnknownNameError, nearest
 
 
 def recipe_path(recipe: str | Path) -> Path:
@@ -36,6 +37,19 @@ def recipe_path(recipe: str | Path) -> Path:
         f"no recipe at {path}{nearest(str(recipe), known)}; give a YAML file or one of {', '.join(known)}"
     )
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with ``1e-4`` a number; PyYAML's YAML 1.1 makes a text of it."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """What `_Loader` reads back unchanged."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 #: A YAML file, the name of a packaged recipe, the tree itself, or what became of one.
 Recipe = str | Path | Mapping[str, Any] | Config
@@ -62,7 +76,7 @@ def load_config(recipe: Recipe, overrides: Sequence[str] = ()) -> Config:
         path = recipe_path(recipe)
         source = str(path)
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{source} is not valid YAML: {error}") from None
         if not isinstance(tree, dict):
@@ -73,7 +87,13 @@ def load_config(recipe: Recipe, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(error))) from None
+        raise ConfigError(f"{source}: " + "; ".join(_explain(error, tree))) from None
+
+
+def dump_config(config: Config) -> str:
+    """Return a configuration as the YAML that `load_config` reads back."""
+    # In ASCII: PyYAML does not read back every line break of Unicode that it writes.
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
 def _override(tree: dict[str, Any], text: str) -> dict[str, Any]:
@@ -81,7 +101,7 @@ def _override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"an override looks like student.extractor=gat, got {text!r}")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {key}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
@@ -119,24 +139,33 @@ def _interpolate(node: Any, path: str) -> Any:  # noqa: ANN401 - a YAML tree has
     return _VARIABLE.sub(replace, node)
 
 
-def _explain(error: ValidationError) -> list[str]:
+def _explain(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
     lines = []
     for item in error.errors():
-        # The tag of a discriminated union (the loader's name) stands in pydantic's location, not in the recipe.
-        keys = [str(key) for index, key in enumerate(item["loc"]) if not (index == 1 and item["loc"][0] == "data")]
-        path = ".".join(keys)
+        location, path = item["loc"], _path(item["loc"], tree)
         if item["type"] == "extra_forbidden":
-            known = _known_keys(item["loc"])
-            lines.append(f"unknown key {path}{nearest(keys[-1], known)}; known here: {', '.join(known)}")
+            known = _known_keys(location)
+            lines.append(f"unknown key {path}{nearest(str(location[-1]), known)}; known here: {', '.join(known)}")
         elif item["type"] == "missing":
-            lines.append(f"{path} is required")
+            lines.append(f"{path}{'.' if path else ''}{location[-1]} is required")
         elif item["type"] == "union_tag_not_found":
-            lines.append("data.loader is required: one of demo, esci, wands, table, hub")
+            lines.append(f"data.loader is required: one of {', '.join(LOADER_SECTIONS)}")
         elif item["type"] == "union_tag_invalid":
-            lines.append(f"data.loader: {item['msg']}")
+            lines.append(f"data.loader: {UnknownNameError('loader', str(item['ctx']['tag']), LOADER_SECTIONS)}")
         else:
             lines.append(f"{path or 'recipe'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
     return lines
+
+
+def _path(location: tuple[int | str, ...], tree: Any) -> str:  # noqa: ANN401 - a YAML tree has no narrower type
+    """Return the keys of pydantic's location that the recipe has; pydantic also names the members of unions."""
+    keys = []
+    for key in location:
+        within = key in tree if isinstance(tree, Mapping) else isinstance(tree, list) and isinstance(key, int)
+        if within:
+            keys.append(str(key))
+            tree = tree[key]
+    return ".".join(keys)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -177,16 +206,30 @@ def check_options(
         receiver = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or module, "teacher" if module == "trl" else "train") from None
-    known = [field.name for field in dataclasses.fields(receiver) if field.init]
-    for key in options:
+    known, hints = [field.name for field in dataclasses.fields(receiver) if field.init], get_type_hints(receiver)
+    for key, value in options.items():
         if key in reserved:
             raise ConfigError(f"{path}.{key} is set by manylens itself; remove it")
         if key not in known:
             raise ConfigError(f"unknown key {path}.{key}{nearest(key, known)}; known: the fields of {module}.{name}")
+        if not _fits(value, hints[key]):
+            raise ConfigError(f"{path}.{key}: {name} expects {_type_name(hints[key])}, got {value!r}")
     try:
         receiver(**{"output_dir": "unused", **(defaults or {}), **options})
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{path}: {name} refuses these options: {error}") from None
+
+
+def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type hint has no narrower type
+    """Return whether a value fits a hint of scalars; of any other hint the class itself has to judge."""
+    kinds = set(get_args(hint) or (hint,))
+    if not kinds <= {bool, int, float, str, NoneType}:
+        return True
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _type_name(hint: Any) -> str:  # noqa: ANN401 - a type hint has no narrower type
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def parse_columns(mappings: Sequence[str]) -> dict[str, str | list[str]]:

@@ -1,0 +1,173 @@
+"""The command line: every command is a few lines that call the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from manylens._version import __version__
+from manylens.errors import ManylensError, MissingExtraError
+from manylens.progress import console
+
+app = typer.Typer(
+    name="manylens",
+    help="Keep what a large language model reasons about query-product relevance in a small BERT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+output = Console()
+
+Recipe = Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged recipe such as demo.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as student.extractor=gat.")
+]
+Run = Annotated[Path | None, typer.Option("--run", help="The run folder; runs/NAME by default.")]
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Show what manylens raises on purpose as one line, and end with status 1."""
+    try:
+        yield
+    except ManylensError as error:
+        # One line, also where a library's own words run over several.
+        console.print(f"[bold red]error[/] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to our own progress bars.
+
+    Raises:
+        MissingExtraError: If the libraries are not installed.
+    """
+    try:
+        import transformers
+        from datasets.utils import logging as datasets_logging
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "transformers", "train") from None
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets_logging.disable_progress_bar()
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Take the options that stand before a command."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    overrides: Overrides = None,
+    folder: Run = None,
+) -> None:
+    """Run a recipe: every stage that is not current, in order. Run it again after a stop, and it goes on."""
+    with _errors():
+        from manylens import pipeline, results
+
+        _quiet_libraries()
+        done = pipeline.run(recipe, overrides or [], folder=folder, until=until)
+        if until in (None, pipeline.STAGES[-1].name):
+            for table in results.result_tables(done):
+                output.print(table)
+            typer.echo(f"model:  {done.model}\nscore:  manylens score {done.path} PAIRS.csv --out SCORES.csv")
+        typer.echo(f"run:    {done.path}")
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Show which stages of a run are current, and what each took."""
+    with _errors():
+        from manylens.results import status_table
+        from manylens.run_folder import RunFolder
+
+        output.print(status_table(RunFolder.open(folder)))
+
+
+@app.command()
+def check(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Check a recipe: its keys, extras, data files, prompts and training options. Nothing costly starts."""
+    with _errors():
+        from manylens import preflight
+        from manylens.recipe import load_config
+
+        config = load_config(recipe, overrides or [])
+        _quiet_libraries()
+        preflight.check(config)
+        typer.echo(f"{config.name} is ready to run")
+
+
+@app.command()
+def compare(
+    treatment: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    baseline: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder to compare it with.")],
+) -> None:
+    """Compare the students of two runs on the same test pairs, by a paired bootstrap over queries."""
+    with _errors():
+        from manylens.evaluation import comparison_table
+        from manylens.results import compare_runs
+        from manylens.run_folder import RunFolder
+
+        comparison = compare_runs(RunFolder.open(treatment), RunFolder.open(baseline))
+        output.print(comparison_table(comparison, treatment=treatment.name, baseline=baseline.name))
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of a student.")],
+    pairs: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSONL with a query and a title.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet file.")] = Path("scores.csv"),
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="FIELD=COLUMN", help="Where the table names a field otherwise."),
+    ] = None,
+) -> None:
+    """Score a table of pairs: class probabilities and the expected gain of every row."""
+    with _errors():
+        _quiet_libraries()
+        from manylens.recipe import parse_columns
+        from manylens.run_folder import RunFolder
+        from manylens.student.predict import Student
+        from manylens.student.score import score_table
+
+        model = folder
+        if (folder / "config.yaml").is_file():
+            opened = RunFolder.open(folder)
+            opened.require("distil")
+            model = opened.model
+        rows = score_table(Student.load(model), pairs, out, parse_columns(columns or []))
+        typer.echo(f"{rows:,} pairs ─► {out}")
+
+
+@app.command("show-prompt")
+def show_prompt(
+    recipe: Recipe,
+    pair: Annotated[str, typer.Option(help="A pair's id, such as QUERY_ID:PRODUCT_ID.")],
+    perspective: Annotated[str, typer.Option(help="A perspective's name or path, or neutral.")],
+    overrides: Overrides = None,
+    folder: Run = None,
+) -> None:
+    """Print exactly what the teacher gets for a pair from one perspective."""
+    with _errors():
+        from manylens.pipeline import load_or_read_pairs
+        from manylens.recipe import load_config
+        from manylens.teacher import load_perspective, render_prompt
+
+        config, template = load_config(recipe, overrides or []), load_perspective(perspective)
+        found = load_or_read_pairs(config, folder).get(pair)
+        for message in render_prompt(template, found, config.labels.build()):
+            console.print(f"[dim]── {message['role']}[/]")
+            typer.echo(message["content"])

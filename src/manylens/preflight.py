@@ -1,0 +1,97 @@
+"""Everything that can be wrong with a recipe, found before the first costly hour."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from manylens.config import Config
+from manylens.data import input_files, recorded_judgements
+from manylens.errors import ConfigError, MissingExtraError, StudentError, UnknownNameError
+from manylens.recipe import check_options
+from manylens.records import Pair
+from manylens.teacher import build_backend, load_perspective
+from manylens.teacher.judge import requests_of
+
+_EXAMPLE = Pair(
+    pair_id="q1:p1",
+    query_id="q1",
+    product_id="p1",
+    query="unscented body lotion",
+    title="Body Lotion, Fragrance Free",
+    brand="Pellumire",
+    attributes={"Size": "8 fl oz"},
+    description="A light lotion.",
+    locale="us",
+    label=None,
+)
+
+
+def check(config: Config) -> None:
+    """Check a recipe: its names, extras, data, prompts, templates and training options.
+
+    Nothing is trained, downloaded beyond a model's configuration, or asked of a teacher.
+
+    Raises:
+        ConfigError: If a name or an option is wrong.
+        DataError: If a data file is missing.
+        TeacherError: If a prompt cannot be rendered, or the teacher cannot be built.
+        StudentError: If the backbone or the encoder is not to be had.
+        MissingExtraError: If an extra is not installed.
+    """
+    _check_data_and_teacher(config)
+    _check_student(config)
+
+
+def _check_data_and_teacher(config: Config) -> None:
+    scale = config.labels.build()
+    input_files(config.data)
+    perspectives = [load_perspective(name) for name in config.judge.perspectives]
+    deque(requests_of([_EXAMPLE], perspectives, scale), maxlen=0)  # Renders every prompt.
+    build_backend(config.teacher, recorded_judgements(config.data))
+
+
+def _check_student(config: Config) -> None:
+    try:
+        import ir_measures  # noqa: F401 - the stage evaluate needs it
+        from sentence_transformers.util import is_sentence_transformer_model
+        from transformers import AutoConfig
+
+        from manylens.student.encoding import ProductTemplate
+        from manylens.student.extractors import build_extractor
+        from manylens.student.losses import GUIDE_LOSSES
+        from manylens.student.methods import get_method
+        from manylens.student.pretrained import resolve_pretrained
+        from manylens.student.train import RESERVED_TRAINING_KEYS, TRAINING_DEFAULTS, hardware_precision
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "transformers", "train") from None
+
+    student = config.student
+    methods = [get_method(name) for name in (student.method, *student.baselines)]
+    check_options(
+        student.training,
+        "transformers:TrainingArguments",
+        "student.training",
+        defaults={**TRAINING_DEFAULTS, **hardware_precision()},
+        reserved=RESERVED_TRAINING_KEYS,
+    )
+    ProductTemplate(student.product_template).render(_EXAMPLE)
+    if student.guide.loss not in GUIDE_LOSSES:
+        raise UnknownNameError("guide loss", student.guide.loss, GUIDE_LOSSES)
+    encoder = resolve_pretrained(config.embed.encoder)
+    try:
+        if not is_sentence_transformer_model(encoder):
+            AutoConfig.from_pretrained(encoder)  # sentence-transformers pools any other model's token states.
+    except (OSError, ValueError) as error:
+        raise StudentError(f"embed.encoder {config.embed.encoder!r} is not to be had: {error}") from error
+    try:
+        backbone = AutoConfig.from_pretrained(resolve_pretrained(student.backbone))
+    except (OSError, ValueError) as error:
+        raise StudentError(f"student.backbone {student.backbone!r} is not to be had: {error}") from error
+    positions = getattr(backbone, "max_position_embeddings", student.max_length)
+    if student.max_length > positions:
+        raise ConfigError(
+            f"student.max_length must be at most the {positions} positions of {student.backbone!r}, "
+            f"got {student.max_length}"
+        )
+    if any(method.extractor for method in methods):
+        build_extractor(student.extractor, backbone.hidden_size, 1, 8, student.extractor_options)

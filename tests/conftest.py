@@ -1,0 +1,33 @@
+"""Fixtures of the tests at the top level: a tiny shop, and a finished run of its recipe."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports huggingface_hub: tests never leave the machine.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+
+import manylens
+from manylens.run_folder import RunFolder
+from tiny import TinyShop, make_models
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def shop(models: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyShop:
+    return TinyShop.make(tmp_path_factory.mktemp("shop"), models)
+
+
+@pytest.fixture(scope="session")
+def finished(shop: TinyShop, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that came to its end; a test that runs it again takes a copy."""
+    return manylens.run(shop.recipe(), folder=tmp_path_factory.mktemp("runs") / "tiny")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manylens.errors import ManylensError
+from manylens.preflight import check
+from manylens.recipe import load_config
+from tiny import TinyShop
+
+
+def problem(tree: dict[str, Any], *overrides: str) -> tuple[str, str]:
+    with pytest.raises(ManylensError) as caught:
+        check(load_config(tree, overrides))
+    return type(caught.value).__name__, str(caught.value)
+
+
+def test_a_good_recipe_passes_and_nothing_is_written(
+    shop: TinyShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(load_config(shop.recipe()))
+    check(load_config(shop.recipe(), ["student.method=bert", "student.baselines=[]", "student.extractor=none"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
+    check(load_config(shop.recipe(), [f"embed.encoder={shop.models / 'backbone'}"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "kind", "expected"),
+    [
+        ("data.path=absent.csv", "BadRowError", "absent.csv"),
+        ("teacher.backend=recordd", "UnknownNameError", "unknown teacher backend 'recordd' (did you mean 'recorded'?)"),
+        ("teacher.path=absent.jsonl", "BadRowError", "absent.jsonl: expected a JSONL file of recorded judgements"),
+        ("judge.perspectives=[user_intnt]", "UnknownNameError", "(did you mean 'user_intent'?)"),
+        ("judge.perspectives=[absent.jinja]", "PromptError", "absent.jinja: expected a UTF-8 text file"),
+        ("student.method=lrkdd", "UnknownNameError", "unknown method 'lrkdd' (did you mean 'lrkd'?)"),
+        ("student.baselines=[brt]", "UnknownNameError", "unknown method 'brt' (did you mean 'bert'?)"),
+        ("student.extractor=gta", "UnknownNameError", "(did you mean 'gat'?)"),
+        ("student.extractor_options={codes: 0}", "ConfigError", "codes must be at least 1, got 0"),
+        ("student.extractor_options={cods: 4}", "ConfigError", "cods"),
+        ("student.guide.loss=mse_sum", "UnknownNameError", "unknown guide loss 'mse_sum'"),
+        ("student.product_template='{{ titel }}'", "ConfigError", "student.product_template: 'titel' is undefined"),
+        ("student.product_template='{% if %}'", "ConfigError", "student.product_template"),
+        ("student.max_length=65", "ConfigError", "student.max_length must be at most the 64 positions"),
+        ("student.backbone=no/such-model", "StudentError", "student.backbone 'no/such-model' is not to be had"),
+        ("embed.encoder=no/such-model", "StudentError", "embed.encoder 'no/such-model' is not to be had"),
+        ("student.training.seed=1", "ConfigError", "student.training.seed is set by manylens itself"),
+        ("student.training.learnin_rate=1", "ConfigError", "(did you mean 'learning_rate'?)"),
+        (
+            "student.training.eval_strategy=no",
+            "ConfigError",
+            "student.training: TrainingArguments refuses these options",
+        ),
+    ],
+)
+def test_a_mistake_is_found(shop: TinyShop, override: str, kind: str, expected: str) -> None:
+    found, message = problem(shop.recipe(), override)
+    assert (found, expected in message) == (kind, True), message
+
+
+def test_two_perspectives_of_one_name_are_refused(shop: TinyShop, tmp_path: Path) -> None:
+    own = tmp_path / "user_intent.jinja"
+    own.write_text('{% extends "perspective.jinja" %}{% block instruction %}Judge.{% endblock %}')
+    kind, message = problem(shop.recipe(), f"judge.perspectives=[user_intent, {own}]")
+    assert kind == "ConfigError" and "each needs a name of its own" in message
+
+
+def test_a_prompt_that_cannot_be_rendered_is_found(shop: TinyShop, tmp_path: Path) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text('{% extends "perspective.jinja" %}{% block instruction %}{{ gold_label }}{% endblock %}')
+    kind, message = problem(shop.recipe(), f"judge.perspectives=[{own}]")
+    assert kind == "PromptError" and "'gold_label' is undefined" in message
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers", "sentence_transformers", "ir_measures"])
+def test_a_missing_extra_is_found(shop: TinyShop, module: str) -> None:
+    script = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from manylens.preflight import check; from manylens.recipe import load_config\n"
+        "try: check(load_config('demo'))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("MissingExtraError") and "pip install 'manylens[train]'" in told, told
