@@ -199,6 +199,7 @@ def test_as_a_process(shop: TinyShop, recipe: Path, tmp_path: Path) -> None:
     assert len(wrong.stderr.splitlines()) == 1 and "Traceback" not in wrong.stderr and "absent.csv" in wrong.stderr
     done = manylens_("run", str(recipe))
     assert done.returncode == 0, done.stderr
+    assert "{'" not in done.stdout  # Trainer's own log lines.
     assert "LRKD (poly)" in done.stdout and done.stdout.endswith("run:    runs/tiny\n")
     assert "Loading weights" not in done.stderr  # Other libraries' bars are off.
     assert (tmp_path / "runs" / "tiny" / "distil" / "lrkd-seed13" / "model.safetensors").is_file()

@@ -149,7 +149,7 @@ def _evaluate(run: RunFolder, folder: Path) -> None:
         pq.write_table(pa.concat_tables([dev, test]), place / "predictions.parquet")
         write_json(place / "evaluation.json", asdict(evaluate(dev, test, scale, config.evaluate, config.seed)))
     for baseline in config.student.baselines:
-        sides = (test_predictions(run, config.student.method), test_predictions(run, baseline))
+        sides = (predictions_on_test(run, config.student.method), predictions_on_test(run, baseline))
         comparison = compare(*sides, scale, config.evaluate, config.seed)
         write_json(folder / f"{config.student.method}-against-{baseline}.json", asdict(comparison))
 
@@ -172,7 +172,7 @@ def judged_pairs(run: RunFolder) -> Pairs:
     return Pairs(pa.concat_tables([pairs.split(split).table for split in run.config.judge.splits]))
 
 
-def test_predictions(run: RunFolder, method: str) -> list[pa.Table]:
+def predictions_on_test(run: RunFolder, method: str) -> list[pa.Table]:
     """Return a method's predictions on test, a table for each seed."""
     places = [run.path / "evaluate" / student.name for student in run.students() if student.method == method]
     return [pq.read_table(place / "predictions.parquet", filters=pc.field("split") == "test") for place in places]

@@ -16,7 +16,7 @@ from manylens.evaluation import (
     evaluation_table,
     per_class_table,
 )
-from manylens.pipeline import STAGES, fingerprints, test_predictions
+from manylens.pipeline import STAGES, fingerprints, predictions_on_test
 from manylens.run_folder import RunFolder
 from manylens.teacher.panel import PanelStatistics, panel_table
 
@@ -64,8 +64,8 @@ def compare_runs(treatment: RunFolder, baseline: RunFolder) -> Comparison:
         run.require(STAGES[-1].name)
     config = treatment.config
     return compare(
-        test_predictions(treatment, config.student.method),
-        test_predictions(baseline, baseline.config.student.method),
+        predictions_on_test(treatment, config.student.method),
+        predictions_on_test(baseline, baseline.config.student.method),
         config.labels.build(),
         config.evaluate,
         config.seed,

@@ -52,6 +52,17 @@ def test_a_repeated_text_is_embedded_once(encoder: str, tmp_path: Path) -> None:
     assert not np.array_equal(vectors[0], vectors[1])
 
 
+def test_a_text_that_the_encoder_cannot_read_whole_is_told(
+    encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = SentenceTransformer(encoder, device="cpu").max_seq_length
+    short, long = "red hat", "red " * longest
+    RationaleEncoder(encoder, tmp_path / "cache.sqlite").embed([short])
+    assert "are cut" not in " ".join(capsys.readouterr().err.split())
+    RationaleEncoder(encoder, tmp_path / "cache.sqlite").embed([short, long])
+    assert f"1 of 2 rationales are longer than the {longest} tokens" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_full_cache_needs_no_encoder(encoder: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     vectors = RationaleEncoder(encoder, cache).embed(TEXTS)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import MissingExtraError, StudentError
-from manylens.progress import meter
+from manylens.progress import console, meter
 from manylens.student.encoding import well_formed
 from manylens.student.pretrained import resolve_pretrained
 
@@ -66,13 +66,16 @@ class RationaleEncoder:
 
     def _fill(self, connection: sqlite3.Connection, chunks: Sequence[list[tuple[bytes, str]]], total: int) -> None:
         model: Any = None
+        cut = 0
         with meter(f"embed rationales with {self.name}", total) as bar:
             for chunk in chunks:
                 missing = [(key, text) for key, text in chunk if not self._has(connection, key)]
                 if missing:
                     model = model or self._load()
+                    chunk_texts = [text for _, text in missing]
+                    cut += _too_long(model, chunk_texts)
                     vectors = model.encode(
-                        [text for _, text in missing],
+                        chunk_texts,
                         batch_size=self.batch_size,
                         normalize_embeddings=True,
                         show_progress_bar=False,
@@ -86,6 +89,11 @@ class RationaleEncoder:
                     with connection:
                         connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", rows)
                 bar.advance(len(chunk))
+        if cut:
+            console.print(
+                f"[yellow]{cut:,} of {total:,} rationales are longer than the {model.max_seq_length} tokens that "
+                f"{self.name} reads: their ends, where the verdict stands, are cut[/]"
+            )
 
     def _load(self) -> Any:  # noqa: ANN401 - sentence-transformers is optional
         try:
@@ -105,3 +113,10 @@ class RationaleEncoder:
         query = "SELECT vector FROM vectors WHERE encoder = ? AND text_hash = ?"
         (blob,) = connection.execute(query, (self.name, key)).fetchone()
         return np.frombuffer(blob, dtype=np.float32)
+
+
+def _too_long(model: Any, texts: Sequence[str]) -> int:  # noqa: ANN401 - sentence-transformers is optional
+    if model.max_seq_length is None:
+        return 0
+    encoded = model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return sum(len(ids) > model.max_seq_length for ids in encoded)

@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PrinterCallback,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
@@ -194,7 +195,7 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(checkpoints), seed=seed, data_seed=seed, remove_unused_columns=False, **options
     )
-    return StudentTrainer(
+    trainer = StudentTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
@@ -205,6 +206,8 @@ def _trainer(
         callbacks=callbacks,
         new_layers_learning_rate=config.new_layers_learning_rate,
     )
+    trainer.remove_callback(PrinterCallback)  # The progress bar shows what it prints.
+    return trainer
 
 
 def _train(trainer: StudentTrainer, checkpoint: str | None) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.table import Table
 
 from manylens.records import Judgement, LabelScale, Pair
@@ -156,9 +157,10 @@ def panel_table(statistics: PanelStatistics, scale: LabelScale) -> Table:
         f"unanimous {_text(statistics.unanimous)} (right there {_text(statistics.unanimous_accuracy)}), "
         f"Fleiss' kappa {_text(statistics.kappa)}"
     )
-    table = Table(title="Teacher panel (R: recall of a label)", caption=caption)
+    title = "teacher panel: share right, and recall of each label"
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("perspective", overflow="fold")
-    for heading in ("accuracy", *(f"R {name}" for name in scale.names), "unparseable", "unanswered"):
+    for heading in ("right", *scale.names, "no\nlabel", "no\nanswer"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in statistics.by_perspective.items():
         recall = [row.recall[label] for label in scale.names]
