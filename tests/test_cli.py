@@ -66,7 +66,7 @@ def test_check(cli: Cli, recipe: Path) -> None:
 def test_run_ends_with_the_tables_the_model_and_what_to_do_next(cli: Cli, recipe: Path, finished: RunFolder) -> None:
     result = cli("run", recipe, "--run", finished.path)
     assert result.exit_code == 0
-    assert "LRKD (poly)" in result.stdout and "BERT" in result.stdout and "95% interval" in result.stdout
+    assert "LRKD (mlp)" in result.stdout and "BERT" in result.stdout and "95% interval" in result.stdout
     assert result.stdout.endswith(
         f"model:  {finished.model}\n"
         f"score:  manylens score {finished.path} PAIRS.csv --out SCORES.csv\n"
@@ -200,7 +200,7 @@ def test_as_a_process(shop: TinyShop, recipe: Path, tmp_path: Path) -> None:
     done = manylens_("run", str(recipe))
     assert done.returncode == 0, done.stderr
     assert "{'" not in done.stdout  # Trainer's own log lines.
-    assert "LRKD (poly)" in done.stdout and done.stdout.endswith("run:    runs/tiny\n")
+    assert "LRKD (mlp)" in done.stdout and done.stdout.endswith("run:    runs/tiny\n")
     assert "Loading weights" not in done.stderr  # Other libraries' bars are off.
     assert (tmp_path / "runs" / "tiny" / "distil" / "lrkd-seed13" / "model.safetensors").is_file()
 

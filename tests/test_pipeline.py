@@ -98,7 +98,7 @@ def test_the_stages_hand_on_what_the_shop_holds(finished: RunFolder) -> None:
 def test_the_model_is_a_plain_hugging_face_folder_of_the_wanted_method(finished: RunFolder) -> None:
     assert finished.model == finished.path / "distil" / "lrkd-seed13"
     model = AutoModelForSequenceClassification.from_pretrained(finished.model)
-    assert (model.config.extractor, model.config.num_labels) == ("poly", 4)
+    assert (model.config.extractor, model.config.num_labels) == ("mlp", 4)
 
 
 def test_a_second_run_skips_everything(shop: TinyShop, copy: Path, capfd: pytest.CaptureFixture[str]) -> None:

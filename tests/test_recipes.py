@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from manylens.data import Pairs, load_pairs
 from manylens.preflight import check
 from manylens.recipe import load_config, recipe_path
+from manylens.records import ESCI
 from manylens.teacher import PERSPECTIVES
 
 PACKAGED = sorted(file.stem for file in recipe_path("demo").parent.glob("*.yaml"))
@@ -126,3 +130,17 @@ def test_the_demo_trains_a_plain_bert_beside_lrkd() -> None:
 @pytest.mark.skipif(not REAL_ESCI.is_dir(), reason="the real ESCI excerpt does not lie beside the repository")
 def test_the_real_excerpt_passes_the_checks_of_its_recipe() -> None:
     check(load_config("esci_us_150", [f"data.path={REAL_ESCI}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_ESCI.is_dir(), reason="the real ESCI excerpt does not lie beside the repository")
+def test_real_pairs_with_human_labels_run_from_end_to_end(tmp_path: Path) -> None:
+    """One epoch of one student, so that the recipe is seen to work; it says nothing of its quality."""
+    command = [str(Path(sys.executable).with_name("manylens")), "run", "esci_us_150", "--run", str(tmp_path / "run")]
+    for override in (f"data.path={REAL_ESCI}", "student.training.num_train_epochs=1", "student.baselines=[]"):
+        command += ["--set", override]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for label in ESCI.names:
+        assert re.search(rf"^{label} +\d+( +0\.\d+){{3}}", done.stdout, flags=re.MULTILINE), done.stdout
+    assert re.search(r"^user_intent +0\.\d+", done.stdout, flags=re.MULTILINE)

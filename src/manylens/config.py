@@ -212,7 +212,7 @@ class GuideConfig(Section):
     """
 
     loss: str = "squared_distance"
-    weight: float = Field(default=0.1, ge=0.0)
+    weight: float = Field(default=0.02, ge=0.0)
     warmup_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
@@ -242,7 +242,7 @@ class StudentConfig(Section):
     method: str = "lrkd"
     baselines: tuple[str, ...] = ()
     seeds: tuple[int, ...] = Field(default=(13,), min_length=1)
-    extractor: str = "poly"
+    extractor: str = "mlp"
     extractor_options: Options = {}
     guide: GuideConfig = GuideConfig()
     product_template: str = (

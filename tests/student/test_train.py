@@ -61,7 +61,7 @@ def test_a_student_is_trained_and_saved_as_a_plain_folder(backbone: str, tmp_pat
     assert report.parameters == sum(parameter.numel() for parameter in student.model.parameters())
     assert (student.encoder.template.source, student.encoder.max_length, student.labels) == (TEMPLATE, 24, ESCI.names)
     saved = student.model.config
-    assert (saved.extractor, saved.latent_dim, saved.latent_names) == ("poly", DIM, ["rationale"])
+    assert (saved.extractor, saved.latent_dim, saved.latent_names) == ("mlp", DIM, ["rationale"])
     assert (saved.guide_loss, saved.guide_weight, saved.class_weights) == ("squared_distance", 0.1, None)
 
 
@@ -265,7 +265,7 @@ def test_wrong_names_and_empty_splits_are_refused(backbone: str, tmp_path: Path)
         fit(tmp_path, make_config(backbone), method="lrk")
     with pytest.raises(UnknownNameError, match="unknown extractor 'poli'"):
         fit(tmp_path, make_config(backbone, extractor="poli"))
-    with pytest.raises(ConfigError, match="do not fit extractor 'poly'"):
+    with pytest.raises(ConfigError, match="do not fit extractor 'mlp'"):
         fit(tmp_path, make_config(backbone, extractor_options={"heads": 2}))
     with pytest.raises(StudentError, match=r"dev\.arrow: expected at least one pair"):
         train_student(PAIRS, [], ESCI, make_config(backbone), method="bert", seed=1, folder=tmp_path)
