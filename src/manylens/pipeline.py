@@ -27,7 +27,7 @@ from manylens.data import Pairs, input_files, load_pairs, recorded_judgements
 from manylens.errors import StageError, nearest
 from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
 from manylens.preflight import check
-from manylens.progress import console, meter
+from manylens.progress import Meter, console, meter
 from manylens.recipe import Recipe, load_config
 from manylens.run_folder import RunFolder, StudentPlace, file_hash, fingerprint, write_json
 from manylens.teacher import JudgementStore, build_backend, curate, judge, judgements_of, load_perspective
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 #: Raised when a trained student changes its form or meaning.
 _STUDENT_VERSION = 1
-#: Pairs that a student scores before their logits are written down.
-_PREDICT_ROWS = 4096
+#: Pairs that a student scores at a time.
+_PREDICT_ROWS = 1024
 
 
 def _data(run: RunFolder, folder: Path) -> None:
@@ -145,7 +145,8 @@ def _evaluate(run: RunFolder, folder: Path) -> None:
         place = folder / student.name
         place.mkdir(exist_ok=True)
         model = Student.load(run.path / student.place)
-        dev, test = _predictions(model, pairs.split("dev")), _predictions(model, pairs.split("test"))
+        with meter(f"evaluate {student.name}", len(pairs.split("dev")) + len(pairs.split("test"))) as bar:
+            dev, test = (_predictions(model, pairs.split(split), bar) for split in ("dev", "test"))
         pq.write_table(pa.concat_tables([dev, test]), place / "predictions.parquet")
         write_json(place / "evaluation.json", asdict(evaluate(dev, test, scale, config.evaluate, config.seed)))
     for baseline in config.student.baselines:
@@ -154,15 +155,14 @@ def _evaluate(run: RunFolder, folder: Path) -> None:
         write_json(folder / f"{config.student.method}-against-{baseline}.json", asdict(comparison))
 
 
-def _predictions(student: Student, pairs: Pairs) -> pa.Table:
+def _predictions(student: Student, pairs: Pairs, bar: Meter) -> pa.Table:
     columns = [name for name in PREDICTION_SCHEMA.names if name != "logits"]
     batches = []
-    with meter("predict", len(pairs)) as bar:
-        for start in range(0, len(pairs), _PREDICT_ROWS):
-            part = Pairs(pairs.table.slice(start, _PREDICT_ROWS))
-            logits = pa.array(list(student.logits(list(part))), type=PREDICTION_SCHEMA.field("logits").type)
-            batches.append(part.table.select(columns).append_column("logits", logits))
-            bar.advance(len(part))
+    for start in range(0, len(pairs), _PREDICT_ROWS):
+        part = Pairs(pairs.table.slice(start, _PREDICT_ROWS))
+        logits = pa.array(list(student.logits(list(part))), type=PREDICTION_SCHEMA.field("logits").type)
+        batches.append(part.table.select(columns).append_column("logits", logits))
+        bar.advance(len(part))
     return pa.concat_tables(batches).cast(PREDICTION_SCHEMA)
 
 

@@ -158,7 +158,7 @@ def panel_table(statistics: PanelStatistics, scale: LabelScale) -> Table:
         f"Fleiss' kappa {_text(statistics.kappa)}"
     )
     title = "teacher panel: share right, and recall of each label"
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("perspective", overflow="fold")
     for heading in ("right", *scale.names, "no\nlabel", "no\nanswer"):
         table.add_column(heading, justify="right", overflow="fold")
