@@ -37,7 +37,7 @@ def test_evaluations_go_by_method_the_wanted_one_first(finished: RunFolder) -> N
 
 def test_the_tables_of_a_finished_run(finished: RunFolder) -> None:
     text = shown(*result_tables(finished))
-    assert "Teacher panel" in text and "business_rules" in text
+    assert "teacher panel" in text and "business_rules" in text
     assert "LRKD (mlp)" in text and "BERT" in text and "BERT (mlp)" not in text
     (lrkd,) = evaluations(finished)["lrkd"]
     assert f"{lrkd.test.accuracy:.3f}" in text and f"{lrkd.test.macro_f1:.3f}" in text
