@@ -43,7 +43,7 @@ def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
         ("student.method=lrkdd", "UnknownNameError", "unknown method 'lrkdd' (did you mean 'lrkd'?)"),
         ("student.baselines=[brt]", "UnknownNameError", "unknown method 'brt' (did you mean 'bert'?)"),
         ("student.extractor=gta", "UnknownNameError", "(did you mean 'gat'?)"),
-        ("student.extractor_options={codes: 0}", "ConfigError", "codes must be at least 1, got 0"),
+        ("student.extractor_options={width: 0}", "ConfigError", "width must be at least 1, got 0"),
         ("student.extractor_options={cods: 4}", "ConfigError", "cods"),
         ("student.guide.loss=mse_sum", "UnknownNameError", "unknown guide loss 'mse_sum'"),
         ("student.product_template='{{ titel }}'", "ConfigError", "student.product_template: 'titel' is undefined"),

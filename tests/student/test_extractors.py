@@ -156,6 +156,7 @@ def test_every_parameter_is_trained(name: str, options: dict[str, Any]) -> None:
         ("gat", {"heads": 0}, r"gat: heads must divide the hidden size 4, got 0"),
         ("gat", {"edges": "ful"}, r"unknown token graph 'ful' \(did you mean 'full'\?\)"),
         ("poly", {"codes": 0}, r"poly: codes must be at least 1, got 0"),
+        ("mlp", {"width": 0}, r"mlp: width must be at least 1, got 0"),
         ("mlp", {"pooling": "max"}, r"unknown pooling 'max'; known: cls, mean"),
         ("mlp", {"codes": 3}, r"student.extractor_options do not fit extractor 'mlp': .*'codes'"),
     ],

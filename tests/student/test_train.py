@@ -62,7 +62,7 @@ def test_a_student_is_trained_and_saved_as_a_plain_folder(backbone: str, tmp_pat
     assert (student.encoder.template.source, student.encoder.max_length, student.labels) == (TEMPLATE, 24, ESCI.names)
     saved = student.model.config
     assert (saved.extractor, saved.latent_dim, saved.latent_names) == ("mlp", DIM, ["rationale"])
-    assert (saved.guide_loss, saved.guide_weight, saved.class_weights) == ("squared_distance", 0.1, None)
+    assert (saved.guide_loss, saved.guide_weight, saved.class_weights) == ("squared_distance", 0.02, None)
 
 
 def test_the_weights_with_the_best_dev_macro_f1_are_kept(backbone: str, tmp_path: Path) -> None:

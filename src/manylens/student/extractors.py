@@ -77,7 +77,9 @@ class MLPExtractor(Extractor):
         pooling: Literal["cls", "mean"] = "mean",
     ) -> None:
         """Create the layers."""
-        width = width or hidden_size
+        width = hidden_size if width is None else width
+        if width < 1:
+            raise ConfigError(f"mlp: width must be at least 1, got {width}")
         super().__init__(hidden_size, width, num_latents, latent_dim)
         if pooling not in ("cls", "mean"):
             raise UnknownNameError("pooling", pooling, ("cls", "mean"))
