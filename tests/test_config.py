@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from manylens.config import LOADER_SECTIONS, Config, LabelsConfig, Section
+from manylens.config import Config, DemoData, EsciData, LabelsConfig, Section, TableData, WandsData
 from manylens.records import ESCI
 
 LEAST: dict[str, Any] = {"name": "x", "data": {"loader": "demo"}, "labels": {"scale": "esci"}}
@@ -42,7 +42,7 @@ def test_a_config_is_immutable_all_the_way_down() -> None:
 
 
 def test_each_loader_has_the_section_of_its_name() -> None:
-    for name, section in LOADER_SECTIONS.items():
+    for name, section in {"demo": DemoData, "esci": EsciData, "wands": WandsData, "table": TableData}.items():
         tree = {"loader": name, **({"path": "x"} if "path" in section.model_fields else {})}
         assert type(Config.model_validate({**LEAST, "data": tree}).data) is section
 
@@ -92,5 +92,5 @@ def test_values_out_of_range_are_refused(change: dict[str, Any], problem: str) -
 def test_every_option_of_a_section_is_documented(section: type[BaseModel]) -> None:
     documented = (section.__doc__ or "").partition("Attributes:")[2]
     if documented:
-        own = set(section.__annotations__) - {"loader", "name", "path"}
+        own = set(section.__annotations__) - {"loader", "backend", "name", "path"}
         assert [name for name in sorted(own) if f"{name}:" not in documented] == []

@@ -131,7 +131,7 @@ def test_another_extractor_distils_and_evaluates_again_and_leaves_the_baseline(s
         ("student.baselines=[]", ["distil", "evaluate"]),
         ("student.max_length=24", ["distil", "distil/bert-seed13", "distil/lrkd-seed13", "evaluate"]),
         ("embed.target=per_perspective", ["distil", "distil/lrkd-seed13", "embed", "evaluate"]),
-        ("curate.max_pairs_per_item=1", ["curate", "distil", "distil/lrkd-seed13", "embed", "evaluate"]),
+        ("curate.preferences.max_per_pair=1", ["curate", "distil", "distil/lrkd-seed13", "embed", "evaluate"]),
     ],
 )
 def test_an_edited_section_reruns_its_stage_and_what_follows(

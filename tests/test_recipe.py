@@ -78,6 +78,12 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, probl
         ("data.colums={}", "unknown key data.colums (did you mean 'columns'?)"),
         ("data.locales=[us]", "unknown key data.locales"),  # A key of another loader.
         ("teacher.zzz=1", "unknown key teacher.zzz; known here: backend, path"),
+        (
+            "teacher={backend: openai, model: m, price: {inptu: 1}}",
+            "unknown key teacher.price.inptu (did you mean 'input'",
+        ),
+        ("tune={modle: m}", "unknown key tune.modle (did you mean 'model'?)"),
+        ("tune={generate: {backend: vllm, modle: m}}", "unknown key tune.generate.modle"),
     ],
 )
 def test_an_unknown_key_is_refused_by_its_full_path_with_the_nearest_one(override: str, expected: str) -> None:
@@ -95,6 +101,8 @@ def test_an_unknown_key_is_refused_by_its_full_path_with_the_nearest_one(overrid
         ("data=demo", "data: Input should be a valid dictionary"),
         ("data.path=null", "data.path: Input should be a valid string, got None"),
         ("data.loader=tabel", "data.loader: unknown loader 'tabel' (did you mean 'table'?); known: demo, esci, wands"),
+        ("teacher.backend=opnai", "teacher.backend: unknown backend 'opnai' (did you mean 'openai'?); known: recorded"),
+        ("tune={generate: {batch_size: 2}}", "tune.generate.backend is required: one of transformers, vllm"),
         ("data.columns={title: 3}", "data.columns.title: Input should be a valid string, got 3"),
         ("data.columns={title: [a, 3]}", "data.columns.title.1: Input should be a valid string, got 3"),
         ("labels.gains={exact: 1}", "labels: give either scale"),
@@ -281,3 +289,27 @@ def test_columns() -> None:
     for wrong in ("title", "=name", "title="):
         with pytest.raises(ConfigError, match=f"a column mapping looks like title=product_name, got '{wrong}'"):
             parse_columns([wrong])
+
+
+def test_a_recipe_extends_another_and_sections_are_merged(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**LEAST, "student": {"extractor": "gat", "seeds": [1, 2]}}))
+    (tmp_path / "heir.yaml").write_text("extends: base.yaml\nname: heir\nstudent: {seeds: [3]}\n")
+    (tmp_path / "second.yaml").write_text("extends: heir.yaml\nseed: 5\n")
+    config = load_config(tmp_path / "second.yaml", ["student.max_length=64"])
+    assert (config.name, config.seed, config.student.max_length) == ("heir", 5, 64)
+    assert (config.student.extractor, config.student.seeds) == ("gat", (3,))
+    assert load_config({"extends": "demo", "name": "mine"}).student == load_config("demo").student
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("extends: self.yaml", "extends goes round in a circle"),
+        ("extends: [demo]", "extends must name one recipe"),
+        ("extends: demmo", "did you mean 'demo'"),
+    ],
+)
+def test_a_wrong_extends_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "self.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        load_config(tmp_path / "self.yaml")

@@ -7,7 +7,8 @@
     │   ├── BadRowError          one row, named by file, row and field
     │   └── QueryLeakError       a query stands in more than one split
     ├── TeacherError         the teacher's side: prompts, backends, the judgement store
-    │   └── PromptError          a template is missing or cannot be rendered
+    │   ├── PromptError          a template is missing or cannot be rendered
+    │   └── BudgetError          the budget is spent; what was answered is kept
     ├── StudentError         the student's side: a folder, a shape, an option of a model
     ├── StageError           a stage of the pipeline cannot run in this run folder
     └── MissingExtraError    an optional dependency is not installed
@@ -75,6 +76,10 @@ class TeacherError(ManylensError):
 
 class PromptError(TeacherError):
     """A prompt template is missing or cannot be rendered."""
+
+
+class BudgetError(TeacherError):
+    """The budget is spent; what was answered is kept."""
 
 
 class StudentError(ManylensError):

@@ -14,8 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from manylens.config import LOADER_SECTIONS, Config
+from manylens.config import Config
 from manylens.errors import ConfigError, MissingExtraError, UnknownNameError, nearest
 
 
@@ -32,7 +33,7 @@ def recipe_path(recipe: str | Path) -> Path:
     named = packaged / f"{recipe}.yaml"
     if named.is_file():
         return named
-    known = sorted(file.stem for file in packaged.glob("*.yaml"))
+    known = sorted(file.relative_to(packaged).with_suffix("").as_posix() for file in packaged.rglob("*.yaml"))
     raise ConfigError(
         f"no recipe at {path}{nearest(str(recipe), known)}; give a YAML file or one of {', '.join(known)}"
     )
@@ -56,7 +57,7 @@ Recipe = str | Path | Mapping[str, Any] | Config
 
 
 def load_config(recipe: Recipe, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe.
+    """Read a recipe; where it ``extends`` another, it is laid over that one.
 
     Args:
         recipe: A YAML file, the name of a packaged recipe, the tree itself, or a configuration.
@@ -72,15 +73,11 @@ def load_config(recipe: Recipe, overrides: Sequence[str] = ()) -> Config:
         recipe = recipe.model_dump(mode="json")
     if isinstance(recipe, Mapping):
         source, tree = "the recipe", dict(recipe)
+        if "extends" in tree:
+            tree = _extended(tree, Path(), source)
     else:
         path = recipe_path(recipe)
-        source = str(path)
-        try:
-            tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source} is not valid YAML: {error}") from None
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{source} must hold a mapping of sections, got {type(tree).__name__}")
+        source, tree = str(path), _read(path)
     for override in overrides:
         tree = _override(tree, override)
     tree = _interpolate(tree, "")
@@ -88,6 +85,38 @@ def load_config(recipe: Recipe, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_explain(error, tree))) from None
+
+
+def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the tree of a recipe's file, laid over the recipe that it extends."""
+    if path.resolve() in heirs:
+        raise ConfigError(f"{path}: extends goes round in a circle; remove it from one of the recipes")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}")
+    return _extended(tree, path.parent, str(path), (*heirs, path.resolve())) if "extends" in tree else tree
+
+
+def _extended(tree: dict[str, Any], folder: Path, source: str, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Lay a tree over the recipe that its key ``extends`` names: a file beside it, or any recipe."""
+    parent = tree["extends"]
+    if not isinstance(parent, str):
+        raise ConfigError(f"{source}: extends must name one recipe, got {parent!r}")
+    beside = folder / parent
+    inherited = _read(beside if beside.is_file() else recipe_path(parent), heirs)
+    return _laid_over(inherited, {key: value for key, value in tree.items() if key != "extends"})
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above`; sections are merged, and anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def dump_config(config: Config) -> str:
@@ -148,10 +177,12 @@ def _explain(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
             lines.append(f"unknown key {path}{nearest(str(location[-1]), known)}; known here: {', '.join(known)}")
         elif item["type"] == "missing":
             lines.append(f"{path}{'.' if path else ''}{location[-1]} is required")
-        elif item["type"] == "union_tag_not_found":
-            lines.append(f"data.loader is required: one of {', '.join(LOADER_SECTIONS)}")
-        elif item["type"] == "union_tag_invalid":
-            lines.append(f"data.loader: {UnknownNameError('loader', str(item['ctx']['tag']), LOADER_SECTIONS)}")
+        elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            key, members = _tags(_annotation(location))
+            if item["type"] == "union_tag_not_found":
+                lines.append(f"{path}.{key} is required: one of {', '.join(members)}")
+            else:
+                lines.append(f"{path}.{key}: {UnknownNameError(key, str(item['ctx']['tag']), members)}")
         else:
             lines.append(f"{path or 'recipe'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
     return lines
@@ -170,14 +201,29 @@ def _path(location: tuple[int | str, ...], tree: Any) -> str:  # noqa: ANN401 - 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that the section at `location` (pydantic's, its last key unknown) does have."""
-    if location[0] == "data" and len(location) > 1:
-        return list(LOADER_SECTIONS[str(location[1])].model_fields)
-    model: type[BaseModel] = Config
-    for key in location[:-1]:
-        section = model.model_fields[str(key)].annotation
-        assert isinstance(section, type)
-        model = section
-    return list(model.model_fields)
+    section = _annotation(location[:-1])
+    assert isinstance(section, type) and issubclass(section, BaseModel)
+    return list(section.model_fields)
+
+
+def _annotation(location: tuple[int | str, ...]) -> Any:  # noqa: ANN401 - a type hint has no narrower type
+    """Return the type at `location`, a path of field names and of the tags of discriminated unions."""
+    found: Any = Config
+    for key in location:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields[str(key)]
+            # Optional sections: the one member that is not None.
+            members = [member for member in get_args(field.annotation) if member is not NoneType]
+            found = members[0] if len(members) == 1 else field if field.discriminator else field.annotation
+        else:
+            found = _tags(found)[1][str(key)]
+    return found
+
+
+def _tags(union: FieldInfo) -> tuple[str, dict[str, type[BaseModel]]]:
+    """Return the key that tells the members of a discriminated union apart, and the members by its value."""
+    key = str(union.discriminator)
+    return key, {get_args(member.model_fields[key].annotation)[0]: member for member in get_args(union.annotation)}
 
 
 def check_options(

@@ -165,6 +165,7 @@ class Judgement:
         pair_id: The pair.
         perspective: The perspective's name.
         sample: Which of several samples, from 0.
+        attempt: Which try at an answer that holds a label, from 0.
         label: A label's name, or ``None`` where the answer held none; such rows are kept and counted.
         reason: Why `label` is ``None``, such as ``"unanswered"``; ``None`` where there is a label.
         rationale: The chain of thought, without the label.
@@ -180,6 +181,7 @@ class Judgement:
     pair_id: str
     perspective: str
     sample: int = 0
+    attempt: int = 0
     label: str | None
     reason: str | None = None
     rationale: str

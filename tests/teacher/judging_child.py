@@ -34,7 +34,7 @@ class SlowTeacher:
     def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer | None]]:
         in_flight: list[Request] = []
         for request in requests:
-            key = [request.pair.pair_id, request.perspective, request.sample]
+            key = [request.pair_id, request.perspective, request.sample]
             os.write(self._log, (json.dumps(key) + "\n").encode())
             in_flight.append(request)
             if len(in_flight) == IN_FLIGHT:
@@ -45,7 +45,7 @@ class SlowTeacher:
     def _answer(self, in_flight: list[Request]) -> tuple[Request, Answer]:
         time.sleep(0.01)
         request = in_flight.pop(len(in_flight) // 2)
-        return request, Answer(text=f"{request.pair.title} by {request.perspective}.\n\nLabel: exact")
+        return request, Answer(text=f"{request.pair_id} by {request.perspective}.\n\nLabel: exact")
 
 
 if __name__ == "__main__":

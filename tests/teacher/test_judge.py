@@ -29,7 +29,7 @@ class Teacher:
     def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer | None]]:
         waiting: list[Request] = []
         for request in requests:
-            self.asked.append((request.pair.pair_id, request.perspective, request.sample))
+            self.asked.append((request.pair_id, request.perspective, request.sample))
             waiting.append(request)
             if len(waiting) == 3:
                 yield from self._answered(waiting)
@@ -112,7 +112,7 @@ def test_a_changed_pair_or_teacher_is_asked_anew(store: JudgementStore, pairs: l
 
 def test_unanswered_is_asked_again_and_unparsed_is_not(store: JudgementStore, pairs: list[Pair]) -> None:
     def patchy(request: Request) -> str | None:
-        if request.pair.pair_id == "q0:p0":
+        if request.pair_id == "q0:p0":
             return None
         return "I cannot say." if request.perspective == "user_intent" else "Why not.\nLabel: exact"
 
@@ -133,7 +133,7 @@ def test_unanswered_is_asked_again_and_unparsed_is_not(store: JudgementStore, pa
 @pytest.mark.parametrize("commit_every", [1, 100])
 def test_answers_are_kept_when_the_backend_fails(store: JudgementStore, pairs: list[Pair], commit_every: int) -> None:
     def failing(request: Request) -> str:
-        if request.pair.pair_id == "q3:p3":
+        if request.pair_id == "q3:p3":
             raise ConnectionError("gone")
         return "Why not.\nLabel: exact"
 
@@ -153,7 +153,7 @@ def test_requests_are_made_lazily(store: JudgementStore, pairs: list[Pair]) -> N
 
     def watching(request: Request) -> str:
         # Three requests, one pair, are in flight: no further pair has been touched.
-        assert taken == pairs.index(request.pair) + 1
+        assert taken == [pair.pair_id for pair in pairs].index(request.pair_id) + 1
         return "Why not.\nLabel: exact"
 
     assert judge(counted(), PANEL, ESCI, Teacher(watching), store).asked == 15

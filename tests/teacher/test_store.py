@@ -94,7 +94,7 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path, judge
     for path, problem in (
         (text, "not a database"),
         (foreign, "is a database, but not a judgement store"),
-        (later, "has store version 99, this manylens reads 1"),
+        (later, "has store version 99, this manylens reads 2"),
         (tmp_path / "nowhere" / "store.sqlite", "unable to open"),
     ):
         before = path.read_bytes() if path.exists() else None

@@ -201,7 +201,7 @@ def curate(
                 )
         verdicts[_verdict(pair, panel)] += 1
         if prompt is not None:
-            chosen_pairs = preference_pairs(pair, panel, most=config.max_pairs_per_item, seed=seed)
+            chosen_pairs = preference_pairs(pair, panel, most=config.preferences.max_per_pair, seed=seed)
             conflicts += bool(chosen_pairs)
             for preference in chosen_pairs:
                 names = (preference.chosen.perspective, preference.rejected.perspective)

@@ -81,7 +81,9 @@ def requests_of(
             messages = prompt.messages(pair)
             digest = prompt_hash(messages)
             for sample in range(samples):
-                yield Request(pair=pair, perspective=name, sample=sample, messages=messages, prompt_hash=digest)
+                yield Request(
+                    pair_id=pair.pair_id, perspective=name, sample=sample, messages=messages, prompt_hash=digest
+                )
 
 
 def judge(
@@ -181,9 +183,10 @@ def judgements_of(
 
 def _key(request: Request, backend: Backend) -> Key:
     return Key(
-        pair_id=request.pair.pair_id,
+        pair_id=request.pair_id,
         perspective=request.perspective,
         sample=request.sample,
+        attempt=request.attempt,
         teacher=backend.name,
         sampling=backend.sampling,
         prompt_hash=request.prompt_hash,

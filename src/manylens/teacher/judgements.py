@@ -18,6 +18,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("pair_id", pa.string(), nullable=False),
     pa.field("perspective", pa.string(), nullable=False),
     pa.field("sample", pa.int32(), nullable=False),
+    pa.field("attempt", pa.int32(), nullable=False),
     pa.field("label", pa.string()),
     pa.field("reason", pa.string()),
     pa.field("rationale", pa.string(), nullable=False),

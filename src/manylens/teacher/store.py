@@ -1,6 +1,6 @@
 """The judgement store: every answer that was ever paid for, in one SQLite file.
 
-Rows are only ever added. A row's key is pair, perspective, sample, teacher, sampling settings and
+Rows are only ever added. A row's key is pair, perspective, sample, attempt, teacher, sampling settings and
 prompt hash, so whatever changes the question makes a new row, and whatever does not is never asked
 again. The file is in WAL mode with ``synchronous=NORMAL``: a committed batch survives ``kill -9`` of
 the process; a power cut can take the last commits, never the file.
@@ -20,7 +20,7 @@ from manylens.records import Judgement
 from manylens.teacher.judgements import JUDGEMENT_SCHEMA, write_judgements
 
 _APPLICATION_ID = int.from_bytes(b"mlns", "big")
-_VERSION = 1
+_VERSION = 2
 _COLUMNS = ", ".join(JUDGEMENT_SCHEMA.names)
 _CREATE = f"""
 BEGIN IMMEDIATE;
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS judgements (
     pair_id TEXT NOT NULL,
     perspective TEXT NOT NULL,
     sample INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
     label TEXT,
     reason TEXT,
     rationale TEXT NOT NULL,
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS judgements (
     teacher TEXT NOT NULL,
     sampling TEXT NOT NULL,
     prompt_hash TEXT NOT NULL,
-    PRIMARY KEY (pair_id, perspective, sample, teacher, sampling, prompt_hash)
+    PRIMARY KEY (pair_id, perspective, sample, attempt, teacher, sampling, prompt_hash)
 );
 COMMIT;
 """
@@ -56,6 +57,7 @@ class Key(NamedTuple):
     pair_id: str
     perspective: str
     sample: int
+    attempt: int
     teacher: str
     sampling: str
     prompt_hash: str

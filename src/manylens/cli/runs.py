@@ -1,70 +1,14 @@
-"""The command line: every command is a few lines that call the library."""
+"""Commands that run a recipe and read what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from manylens._version import __version__
-from manylens.errors import ManylensError, MissingExtraError
+from manylens.cli.app import Overrides, Recipe, Run, app, errors, output, quiet_libraries
 from manylens.progress import console
-
-app = typer.Typer(
-    name="manylens",
-    help="Keep what a large language model reasons about query-product relevance in a small BERT.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
-output = Console()
-
-Recipe = Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged recipe such as demo.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as student.extractor=gat.")
-]
-Run = Annotated[Path | None, typer.Option("--run", help="The run folder; runs/NAME by default.")]
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Show what manylens raises on purpose as one line, and end with status 1."""
-    try:
-        yield
-    except ManylensError as error:
-        # One line, also where a library's own words run over several.
-        console.print(f"[bold red]error[/] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
-
-
-def _quiet_libraries() -> None:
-    """Leave the terminal to our own progress bars.
-
-    Raises:
-        MissingExtraError: If the libraries are not installed.
-    """
-    try:
-        import transformers
-        from datasets.utils import logging as datasets_logging
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "transformers", "train") from None
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets_logging.disable_progress_bar()
-
-
-@app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    """Take the options that stand before a command."""
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -75,10 +19,10 @@ def run(
     folder: Run = None,
 ) -> None:
     """Run a recipe: every stage that is not current, in order. Run it again after a stop, and it goes on."""
-    with _errors():
+    with errors():
         from manylens import pipeline, results
 
-        _quiet_libraries()
+        quiet_libraries()
         done = pipeline.run(recipe, overrides or [], folder=folder, until=until)
         if until in (None, pipeline.STAGES[-1].name):
             for table in results.result_tables(done):
@@ -90,7 +34,7 @@ def run(
 @app.command()
 def status(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Show which stages of a run are current, and what each took."""
-    with _errors():
+    with errors():
         from manylens.results import status_table
         from manylens.run_folder import RunFolder
 
@@ -100,12 +44,12 @@ def status(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
 @app.command()
 def check(recipe: Recipe, overrides: Overrides = None) -> None:
     """Check a recipe: its keys, extras, data files, prompts and training options. Nothing costly starts."""
-    with _errors():
+    with errors():
         from manylens import preflight
         from manylens.recipe import load_config
 
         config = load_config(recipe, overrides or [])
-        _quiet_libraries()
+        quiet_libraries()
         preflight.check(config)
         typer.echo(f"{config.name} is ready to run")
 
@@ -116,7 +60,7 @@ def compare(
     baseline: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder to compare it with.")],
 ) -> None:
     """Compare the students of two runs on the same test pairs, by a paired bootstrap over queries."""
-    with _errors():
+    with errors():
         from manylens.evaluation import comparison_table
         from manylens.results import compare_runs
         from manylens.run_folder import RunFolder
@@ -136,8 +80,8 @@ def score(
     ] = None,
 ) -> None:
     """Score a table of pairs: class probabilities and the expected gain of every row."""
-    with _errors():
-        _quiet_libraries()
+    with errors():
+        quiet_libraries()
         from manylens.recipe import parse_columns
         from manylens.run_folder import RunFolder
         from manylens.student.predict import Student
@@ -161,7 +105,7 @@ def show_prompt(
     folder: Run = None,
 ) -> None:
     """Print exactly what the teacher gets for a pair from one perspective."""
-    with _errors():
+    with errors():
         from manylens.pipeline import load_or_read_pairs
         from manylens.recipe import load_config
         from manylens.teacher import load_perspective, render_prompt

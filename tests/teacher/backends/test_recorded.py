@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from manylens.config import TeacherConfig
-from manylens.errors import BadRowError, ConfigError, UnknownNameError
+from manylens.config import RecordedTeacher
+from manylens.errors import BadRowError, ConfigError
 from manylens.records import ESCI, Pair
 from manylens.teacher.answers import parse_answer
 from manylens.teacher.backends import RecordedBackend, Request, build_backend, canonical_json
@@ -37,7 +37,7 @@ def write(path: Path, *rows: dict[str, object] | str | bytes) -> Path:
 
 
 def request(pair: Pair, perspective: str = "user_intent", sample: int = 0) -> Request:
-    return Request(pair=pair, perspective=perspective, sample=sample, messages=[], prompt_hash="")
+    return Request(pair_id=pair.pair_id, perspective=perspective, sample=sample, messages=[], prompt_hash="")
 
 
 def test_recorded_judgements_are_answered_and_missing_ones_are_not(
@@ -119,12 +119,10 @@ def test_the_content_of_the_file_is_the_teacher(tmp_path: Path) -> None:
 def test_building_from_the_recipe(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ROW)
     other = write(tmp_path / "b.jsonl", {**ROW, "sample": 1})
-    assert build_backend(TeacherConfig(), path).name == RecordedBackend(path).name
-    assert build_backend(TeacherConfig(path=str(other)), path).name == RecordedBackend(other).name
+    assert build_backend(RecordedTeacher(), path).name == RecordedBackend(path).name
+    assert build_backend(RecordedTeacher(path=str(other)), path).name == RecordedBackend(other).name
     with pytest.raises(ConfigError, match=r"teacher\.path is required"):
-        build_backend(TeacherConfig(), None)
-    with pytest.raises(UnknownNameError, match=r"unknown teacher backend 'record' \(did you mean 'recorded'"):
-        build_backend(TeacherConfig(backend="record"), path)
+        build_backend(RecordedTeacher(), None)
 
 
 def test_equal_settings_are_equal_text() -> None:

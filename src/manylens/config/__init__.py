@@ -1,0 +1,96 @@
+"""The configuration: one frozen, typed tree with a section for each stage.
+
+`manylens.recipe.load_config` fills it from a YAML file. Relative paths are relative to the working
+directory.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from manylens.config.backends import (
+    OpenAITeacher,
+    PriceConfig,
+    RecordedTeacher,
+    SamplingConfig,
+    TeacherConfig,
+    TransformersOptions,
+    TransformersTeacher,
+    VllmOptions,
+    VllmTeacher,
+)
+from manylens.config.base import Options, Section
+from manylens.config.data import (
+    DataConfig,
+    DemoData,
+    EsciData,
+    HubData,
+    LabelsConfig,
+    TableData,
+    WandsData,
+)
+from manylens.config.student import EmbedConfig, EvaluateConfig, GuideConfig, StudentConfig
+from manylens.config.teacher import AnnotateConfig, CurateConfig, JudgeConfig, PreferenceConfig, TuneConfig
+
+__all__ = [
+    "AnnotateConfig",
+    "Config",
+    "CurateConfig",
+    "DataConfig",
+    "DemoData",
+    "EmbedConfig",
+    "EsciData",
+    "EvaluateConfig",
+    "GuideConfig",
+    "HubData",
+    "JudgeConfig",
+    "LabelsConfig",
+    "OpenAITeacher",
+    "Options",
+    "PreferenceConfig",
+    "PriceConfig",
+    "RecordedTeacher",
+    "SamplingConfig",
+    "Section",
+    "StudentConfig",
+    "TableData",
+    "TeacherConfig",
+    "TransformersOptions",
+    "TransformersTeacher",
+    "TuneConfig",
+    "VllmOptions",
+    "VllmTeacher",
+    "WandsData",
+]
+
+
+class Config(Section):
+    """A whole recipe.
+
+    Attributes:
+        name: Names the run folder ``runs/NAME``.
+        seed: Seed of what is not a student's training: sampling and bootstrap.
+    """
+
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    seed: int = 13
+    data: DataConfig
+    labels: LabelsConfig
+    teacher: TeacherConfig = RecordedTeacher()
+    judge: JudgeConfig = JudgeConfig()
+    curate: CurateConfig = CurateConfig()
+    tune: TuneConfig | None = None
+    annotate: AnnotateConfig = AnnotateConfig()
+    embed: EmbedConfig = EmbedConfig()
+    student: StudentConfig = StudentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _recorded_unless_told(cls, value: object) -> object:
+        return {"backend": "recorded", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _scale_holds_together(self) -> Config:
+        self.labels.build()
+        return self
