@@ -20,6 +20,7 @@ LEVELS = (
     ("teacher", "student"),
     ("evaluation",),
     ("run_folder",),
+    ("artefacts", "inputs"),
     ("preflight",),
     ("pipeline",),
     ("results",),

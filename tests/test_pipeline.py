@@ -22,7 +22,7 @@ from manylens.run_folder import RunFolder
 from manylens.teacher import PERSPECTIVES, JudgementStore
 from tiny import TinyShop
 
-NAMES = [stage.name for stage in STAGES]
+NAMES = ["data", "judge", "curate", "embed", "distil", "evaluate"]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_second_run_skips_everything(shop: TinyShop, copy: Path, capfd: pytest
     before = marks(copy)
     manylens.run(shop.recipe(), folder=copy)
     assert ran(copy, before) == []
-    assert capfd.readouterr().err.count("current, skipped") == len(STAGES)
+    assert capfd.readouterr().err.count("current, skipped") == len(NAMES)
 
 
 def test_another_name_or_place_of_the_same_recipe_changes_nothing(shop: TinyShop, copy: Path) -> None:
@@ -219,7 +219,7 @@ def test_an_edited_input_file_reruns_from_data(models: Path, tmp_path: Path) -> 
     before = marks(run.path)
     shop.pairs.write_text(shop.pairs.read_text().replace("Orvel", "Korbento"))
     states = [run.state(name, wanted) for name, wanted in fingerprints(run.config).items()]
-    assert states == ["stale"] * len(STAGES)
+    assert states == ["stale"] * len(NAMES)
     manylens.run(shop.recipe(), folder=run.path)
     assert ran(run.path, before) == sorted([*NAMES, "distil/bert-seed13", "distil/lrkd-seed13"])
     brands = pq.read_table(run.path / "data" / "pairs.parquet")["brand"].to_pylist()
@@ -339,3 +339,17 @@ def test_pairs_without_a_run_are_loaded_for_this_once(shop: TinyShop, tmp_path: 
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="did you mean 'q0:p0-"):
         pairs.get("q0:p0-x")
+
+
+def test_a_stage_that_the_recipe_leaves_out_is_no_stage_of_it(shop: TinyShop, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="this recipe leaves out stage 'tune'; its stages: data, judge, curate, embed"):
+        manylens.run(shop.recipe(), folder=tmp_path / "run", until="tune")
+    assert list(fingerprints(load_config(shop.recipe()))) == NAMES
+    rationalized = load_config(shop.recipe(), ["annotate.rationalize=true"])
+    assert list(fingerprints(rationalized)) == [*NAMES[:3], "annotate", *NAMES[3:]]
+
+
+def test_what_is_operational_makes_no_stage_run_again(shop: TinyShop) -> None:
+    wanted = fingerprints(load_config(shop.recipe()))
+    assert fingerprints(load_config(shop.recipe(), ["judge.budget=5Mtok", "judge.store=elsewhere.sqlite"])) == wanted
+    assert fingerprints(load_config(shop.recipe(), ["judge.samples=2"]))["judge"] != wanted["judge"]

@@ -1,10 +1,11 @@
 """The pipeline: which stages there are, what each reads and writes, and when it runs again.
 
-    data ─► judge ─► curate ─► embed ─► distil ─► evaluate
+    data ─► judge ─► curate ─► tune ─► annotate ─► embed ─► distil ─► evaluate
 
-A stage is a plain function of the library; this file maps it to files in a run folder. A stage whose
-fingerprint has not changed is skipped. The fingerprint covers the stage's version, its sections of the
-recipe, the content of its input files, and the fingerprints of the stages before it.
+A stage is a plain function of the library; this file maps it to files in a run folder. ``tune`` and
+``annotate`` run where the recipe asks for them. A stage whose fingerprint has not changed is skipped. The
+fingerprint covers the stage's version, its sections of the recipe, the content of its input files, and the
+fingerprints of the stages before it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.markup import escape
 
+from manylens import inputs
+from manylens.artefacts import judged_pairs, judgement_store_path, predictions_on_test, rationales_path
 from manylens.config import Config
-from manylens.data import Pairs, input_files, load_pairs, recorded_judgements
+from manylens.data import Pairs, load_pairs, recorded_judgements
 from manylens.errors import StageError, nearest
 from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
 from manylens.preflight import check
 from manylens.progress import Meter, console, meter
 from manylens.recipe import Recipe, load_config
-from manylens.run_folder import RunFolder, StudentPlace, file_hash, fingerprint, write_json
+from manylens.run_folder import RunFolder, StudentPlace, fingerprint, write_json
 from manylens.teacher import JudgementStore, build_backend, curate, judge, judgements_of, load_perspective
 from manylens.teacher.judgements import read_judgements, write_judgements
 from manylens.teacher.panel import panel_statistics
@@ -52,7 +54,7 @@ def _judge(run: RunFolder, folder: Path) -> None:
     config, scale, pairs = run.config, run.config.labels.build(), judged_pairs(run)
     perspectives = [load_perspective(name) for name in config.judge.perspectives]
     backend = build_backend(config.teacher, recorded_judgements(config.data))
-    with JudgementStore(folder / "judgements.sqlite") as store:
+    with JudgementStore(judgement_store_path(run)) as store:
         report = judge(pairs, perspectives, scale, backend, store, samples=config.judge.samples)
         current = judgements_of(pairs, perspectives, scale, backend, store, samples=config.judge.samples)
         write_judgements(folder / "judgements.parquet", current)
@@ -71,14 +73,22 @@ def _curate(run: RunFolder, folder: Path) -> None:
     write_json(folder / "panel.json", asdict(panel_statistics(pairs, read_judgements(judgements), scale, names)))
 
 
+def _tune(run: RunFolder, folder: Path) -> None:
+    raise NotImplementedError
+
+
+def _annotate(run: RunFolder, folder: Path) -> None:
+    raise NotImplementedError
+
+
 def _embed(run: RunFolder, folder: Path) -> None:
     from manylens.student.embed import RationaleEncoder
     from manylens.student.targets import build_targets
 
     config = run.config.embed
     # The cache goes by the encoder's name, so other weights under the same path need another cache.
-    cache = folder / f"vectors-{fingerprint(config.encoder, _embed_inputs(run.config))[:8]}.sqlite"
-    table = pq.read_table(run.path / "curate" / "rationales.parquet")
+    cache = folder / f"vectors-{fingerprint(config.encoder, inputs.embed(run.config))[:8]}.sqlite"
+    table = pq.read_table(rationales_path(run))
     if config.use == "consistent":
         table = table.filter(pc.field("consistent"))
     columns = (table[name].to_pylist() for name in ("pair_id", "perspective", "rationale"))
@@ -88,7 +98,7 @@ def _embed(run: RunFolder, folder: Path) -> None:
         zip(*columns, strict=True),
         RationaleEncoder(config.encoder, cache, config.batch_size).embed,
         combine=config.target,
-        perspectives=[load_perspective(name).name for name in run.config.judge.perspectives],
+        perspectives=_in_order(table["perspective"], run.config.judge.perspectives),
         centre_on=frozenset(train_ids) if config.centre else frozenset(),
     )
     targets.save(folder)
@@ -132,8 +142,9 @@ def _student_fingerprint(run: RunFolder, student: StudentPlace) -> str:
     options = run.config.student.model_dump(mode="json", exclude=apart)
     upstream = run.done("embed" if guided else "data")
     assert upstream is not None  # Stages run in order.
-    inputs = _distil_inputs(run.config)
-    return fingerprint("student", _STUDENT_VERSION, asdict(student), options, inputs, upstream["fingerprint"])
+    return fingerprint(
+        "student", _STUDENT_VERSION, asdict(student), options, inputs.distil(run.config), upstream["fingerprint"]
+    )
 
 
 def _evaluate(run: RunFolder, folder: Path) -> None:
@@ -166,46 +177,11 @@ def _predictions(student: Student, pairs: Pairs, bar: Meter) -> pa.Table:
     return pa.concat_tables(batches).cast(PREDICTION_SCHEMA)
 
 
-def judged_pairs(run: RunFolder) -> Pairs:
-    """Return the pairs of the splits that are judged."""
-    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
-    return Pairs(pa.concat_tables([pairs.split(split).table for split in run.config.judge.splits]))
-
-
-def predictions_on_test(run: RunFolder, method: str) -> list[pa.Table]:
-    """Return a method's predictions on test, a table for each seed."""
-    places = [run.path / "evaluate" / student.name for student in run.students() if student.method == method]
-    return [pq.read_table(place / "predictions.parquet", filters=pc.field("split") == "test") for place in places]
-
-
-def _data_inputs(config: Config) -> list[str]:
-    return [file_hash(path) for path in input_files(config.data)]
-
-
-def _judge_inputs(config: Config) -> list[str]:
-    packaged = resources.files("manylens.teacher") / "prompts"
-    shared = sorted(file.read_text(encoding="utf-8") for file in packaged.iterdir() if file.name.endswith(".jinja"))
-    own = [load_perspective(name).template for name in config.judge.perspectives]
-    return [build_backend(config.teacher, recorded_judgements(config.data)).name, *own, *shared]
-
-
-def _embed_inputs(config: Config) -> list[str]:
-    return _model_files(config.embed.encoder)
-
-
-def _distil_inputs(config: Config) -> list[str]:
-    return _model_files(config.student.backbone)
-
-
-def _model_files(name: str) -> list[str]:
-    """Return the hash of every file of a local model; a model that goes by its id has none."""
-    folder = Path(name)
-    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
-    return [f"{file.relative_to(folder)} {file_hash(file)}" for file in files]
-
-
-def _no_inputs(config: Config) -> list[str]:
-    return []
+def _in_order(names: pa.ChunkedArray[pa.StringScalar], panel: Sequence[str]) -> list[str]:
+    """Return the perspectives that rationales are of: the panel's in its order, then any others."""
+    found = {str(name) for name in pc.unique(names).to_pylist()}
+    known = [name for name in (load_perspective(perspective).name for perspective in panel) if name in found]
+    return [*known, *sorted(found.difference(known))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,9 +192,10 @@ class Stage:
         name: Its name, and its folder's.
         version: Raised when its outputs change their form or meaning.
         sections: Fields of the recipe that it reads.
-        needs: Stages whose outputs it reads.
+        needs: Stages whose outputs it reads, where they run.
         run: Does the work: gets the run and the stage's folder.
         inputs: What it reads from outside the run folder, as hashes or texts.
+        active: Whether a recipe asks for it.
     """
 
     name: str
@@ -226,35 +203,74 @@ class Stage:
     sections: tuple[str, ...]
     needs: tuple[str, ...]
     run: Callable[[RunFolder, Path], None]
-    inputs: Callable[[Config], list[str]] = _no_inputs
+    inputs: Callable[[Config], list[str]] = inputs.none
+    active: Callable[[Config], bool] = lambda config: True
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(name="data", version=1, sections=("data", "labels"), needs=(), run=_data, inputs=_data_inputs),
-    Stage(name="judge", version=1, sections=("teacher", "judge"), needs=("data",), run=_judge, inputs=_judge_inputs),
-    Stage(name="curate", version=1, sections=("curate", "seed"), needs=("data", "judge"), run=_curate),
-    Stage(name="embed", version=1, sections=("embed",), needs=("data", "curate"), run=_embed, inputs=_embed_inputs),
-    Stage(name="distil", version=1, sections=("student",), needs=("data", "embed"), run=_distil, inputs=_distil_inputs),
+    Stage(name="data", version=1, sections=("data", "labels"), needs=(), run=_data, inputs=inputs.data),
+    Stage(name="judge", version=2, sections=("teacher", "judge"), needs=("data",), run=_judge, inputs=inputs.judge),
+    Stage(
+        name="curate",
+        version=2,
+        sections=("curate", "seed"),
+        needs=("data", "judge"),
+        run=_curate,
+        inputs=inputs.curate,
+    ),
+    Stage(
+        name="tune",
+        version=1,
+        sections=("tune", "seed"),
+        needs=("data", "curate"),
+        run=_tune,
+        inputs=inputs.tune,
+        active=lambda config: config.tune is not None,
+    ),
+    Stage(
+        name="annotate",
+        version=1,
+        sections=("annotate",),
+        needs=("data", "judge", "curate", "tune"),
+        run=_annotate,
+        active=lambda config: config.annotates,
+    ),
+    Stage(
+        name="embed",
+        version=1,
+        sections=("embed",),
+        needs=("data", "curate", "annotate"),
+        run=_embed,
+        inputs=inputs.embed,
+    ),
+    Stage(name="distil", version=1, sections=("student",), needs=("data", "embed"), run=_distil, inputs=inputs.distil),
     Stage(name="evaluate", version=1, sections=("evaluate", "seed"), needs=("data", "distil"), run=_evaluate),
 )
 
 
-def fingerprints(config: Config, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
+def stages_of(config: Config) -> list[Stage]:
+    """Return the stages that a recipe asks for, in order."""
+    return [stage for stage in STAGES if stage.active(config)]
+
+
+def fingerprints(config: Config, until: str | None = None) -> dict[str, str]:
     """Return the fingerprint that each stage must have to be current.
 
     Args:
         config: The recipe.
-        stages: The first stages, up to the last that is asked for.
+        until: The last stage that is asked for; all by default.
 
     Raises:
         ManylensError: If an input file or a template is missing.
     """
     found: dict[str, str] = {}
-    tree = config.model_dump(mode="json")
-    for stage in stages:
+    tree = config.substance()
+    for stage in stages_of(config):
         sections = {name: tree[name] for name in stage.sections}
-        upstream = [found[name] for name in stage.needs]
+        upstream = [found[name] for name in stage.needs if name in found]
         found[stage.name] = fingerprint(stage.name, stage.version, sections, stage.inputs(config), upstream)
+        if stage.name == until:
+            break
     return found
 
 
@@ -268,9 +284,9 @@ def load_or_read_pairs(config: Config, folder: str | Path | None = None) -> Pair
     Raises:
         DataError: If the data cannot be loaded.
     """
-    run_folder, stage = _run_folder(config, folder), STAGES[0]
-    if run_folder.state(stage.name, fingerprints(config, [stage])[stage.name]) == "done":
-        return Pairs.read(run_folder.path / stage.name / "pairs.parquet")
+    run_folder = _run_folder(config, folder)
+    if run_folder.state("data", fingerprints(config, until="data")["data"]) == "done":
+        return Pairs.read(run_folder.path / "data" / "pairs.parquet")
     with tempfile.TemporaryDirectory() as temporary:
         load_pairs(config.data, config.labels.build(), Path(temporary))
         return Pairs.read(Path(temporary) / "pairs.parquet")
@@ -298,15 +314,17 @@ def run(
         ManylensError: Whatever the recipe, the data or a stage has to say.
     """
     config = load_config(recipe, overrides)
-    names = [stage.name for stage in STAGES]
+    stages = stages_of(config)
+    names = [stage.name for stage in stages]
     if until is not None and until not in names:
-        raise StageError(f"unknown stage {until!r}{nearest(until, names)}; stages: {', '.join(names)}")
+        off = f"this recipe leaves out stage {until!r}" if until in {stage.name for stage in STAGES} else ""
+        raise StageError(f"{off or f'unknown stage {until!r}{nearest(until, names)}'}; its stages: {', '.join(names)}")
     check(config)
     run_folder = _run_folder(config, folder)
     with run_folder.locked():
         wanted = fingerprints(config)
         run_folder.start(wanted)
-        for index, stage in enumerate(STAGES[: names.index(until) + 1 if until else None]):
+        for index, stage in enumerate(stages[: names.index(until) + 1 if until else None]):
             if run_folder.state(stage.name, wanted[stage.name]) == "done":
                 console.print(f"[dim]{stage.name}: current, skipped[/]")
                 continue

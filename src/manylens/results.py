@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from rich.markup import escape
 from rich.table import Table
 
+from manylens.artefacts import predictions_on_test
 from manylens.evaluation import (
     Comparison,
     Evaluation,
@@ -16,7 +17,7 @@ from manylens.evaluation import (
     evaluation_table,
     per_class_table,
 )
-from manylens.pipeline import STAGES, fingerprints, predictions_on_test
+from manylens.pipeline import STAGES, fingerprints
 from manylens.run_folder import RunFolder
 from manylens.teacher.panel import PanelStatistics, panel_table
 
@@ -83,8 +84,7 @@ def status_table(run: RunFolder) -> Table:
     for heading in ("stage", "state", "finished", "seconds", "peak MiB", "output"):
         table.add_column(heading, justify="right" if heading in ("seconds", "peak MiB") else "left")
     colours = {"done": "green", "stale": "yellow", "to do": "dim"}
-    rows = [(stage.name, wanted[stage.name]) for stage in STAGES]
-    for name, fingerprint in rows:
+    for name, fingerprint in wanted.items():
         state, done = run.state(name, fingerprint), run.done(name)
         cells = ["", "", ""]
         if done is not None:

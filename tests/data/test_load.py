@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manylens.config import LOADER_SECTIONS, DemoData, EsciData, HubData
+from manylens.config import DataConfig, DemoData, EsciData, HubData
 from manylens.data import LoadReport, Pairs, input_files, load_pairs, recorded_judgements
 from manylens.data.load import LOADERS
 from manylens.errors import BadRowError, DataError, QueryLeakError, UnknownNameError
@@ -128,7 +129,8 @@ def test_only_bad_rows_or_none_is_an_error(tmp_path: Path) -> None:
 
 
 def test_every_section_has_a_loader() -> None:
-    assert list(LOADERS) == list(LOADER_SECTIONS)
+    sections = get_args(get_args(DataConfig)[0])
+    assert list(LOADERS) == [section.model_fields["loader"].annotation.__args__[0] for section in sections]
     with pytest.raises(UnknownNameError, match=r"unknown loader 'dem' \(did you mean 'demo'\?\)"):
         input_files(DemoData().model_copy(update={"loader": "dem"}))
 

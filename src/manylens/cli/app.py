@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from manylens._version import __version__
-from manylens.errors import ManylensError, MissingExtraError
+from manylens.errors import BudgetError, ManylensError, MissingExtraError
 from manylens.progress import console
 
 app = typer.Typer(
@@ -33,13 +33,13 @@ Run = Annotated[Path | None, typer.Option("--run", help="The run folder; runs/NA
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Show what manylens raises on purpose as one line, and end with status 1."""
+    """Show what manylens raises on purpose as one line, and end with status 1; 3 where the budget is spent."""
     try:
         yield
     except ManylensError as error:
         # One line, also where a library's own words run over several.
         console.print(f"[bold red]error[/] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
+        raise typer.Exit(3 if isinstance(error, BudgetError) else 1) from None
 
 
 def quiet_libraries() -> None:

@@ -15,6 +15,10 @@ from manylens.progress import console
 def run(
     recipe: Recipe,
     until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="Most that the judgements may cost: 20usd or 5Mtok; sets judge.budget."),
+    ] = None,
     overrides: Overrides = None,
     folder: Run = None,
 ) -> None:
@@ -23,7 +27,8 @@ def run(
         from manylens import pipeline, results
 
         quiet_libraries()
-        done = pipeline.run(recipe, overrides or [], folder=folder, until=until)
+        settings = [*(overrides or []), *([f"judge.budget={budget}"] if budget else [])]
+        done = pipeline.run(recipe, settings, folder=folder, until=until)
         if until in (None, pipeline.STAGES[-1].name):
             for table in results.result_tables(done):
                 output.print(table)

@@ -94,3 +94,25 @@ class Config(Section):
     def _scale_holds_together(self) -> Config:
         self.labels.build()
         return self
+
+    @model_validator(mode="after")
+    def _tuning_has_a_model(self) -> Config:
+        if self.tune is not None and not self.tuned_model:
+            raise ValueError(
+                f"tune.model is required: the teacher's backend {self.teacher.backend!r} has no local model"
+            )
+        return self
+
+    @property
+    def annotates(self) -> bool:
+        """Whether rationales are made beyond those of the panel."""
+        return self.tune is not None or self.annotate.rationalize
+
+    @property
+    def tuned_model(self) -> str | None:
+        """The model that is tuned, by id or path; ``None`` where nothing is tuned."""
+        if self.tune is None:
+            return None
+        if self.tune.model is not None:
+            return self.tune.model
+        return self.teacher.model if isinstance(self.teacher, TransformersTeacher | VllmTeacher) else None

@@ -72,6 +72,10 @@ class OpenAITeacher(_ModelOptions):
         max_attempts: Tries of a request that meets a passing fault (429, 5xx, a broken connection).
     """
 
+    operational = frozenset(
+        {"base_url", "api_key_env", "price", "tokenizer", "timeout", "max_concurrency", "max_attempts"}
+    )
+
     backend: Literal["openai"]
     model: str = Field(min_length=1)
     base_url: str = "https://api.openai.com/v1"
@@ -94,6 +98,8 @@ class TransformersOptions(_ModelOptions):
         batch_size: Prompts in one generation.
     """
 
+    operational = frozenset({"device", "batch_size"})
+
     backend: Literal["transformers"] = "transformers"
     dtype: str = "auto"
     device: str | None = None
@@ -108,6 +114,8 @@ class VllmOptions(_ModelOptions):
         structured_output: Constrain answers to a JSON object with rationale and label.
         batch_size: Prompts handed over at a time; vLLM schedules within them.
     """
+
+    operational = frozenset({"batch_size"})
 
     backend: Literal["vllm"]
     engine: Options = {}
@@ -132,11 +140,15 @@ class _LocalModel(Section):
 class TransformersTeacher(TransformersOptions, _LocalModel):
     """A local model, run by transformers; small models run on a CPU."""
 
+    operational = TransformersOptions.operational | {"price"}
+
     backend: Literal["transformers"]
 
 
 class VllmTeacher(VllmOptions, _LocalModel):
     """A local model, run by vLLM on GPUs."""
+
+    operational = VllmOptions.operational | {"price"}
 
 
 TeacherConfig = Annotated[

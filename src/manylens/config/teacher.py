@@ -19,14 +19,19 @@ class JudgeConfig(Section):
         samples: Judgements per pair and perspective.
         retry_unparsed: Further attempts, each with another seed, at an answer that holds no label.
         splits: The splits whose pairs are judged.
+        budget: Most that the judgements may cost, such as ``20usd`` or ``5Mtok``, those that the store holds
+            already included; judging stops there, with every answer kept.
         store: The SQLite file that keeps every answer; ``None`` means one in the run folder. Several recipes
             may share a store, so that none pays for what another has asked.
     """
+
+    operational = frozenset({"budget", "store"})
 
     perspectives: tuple[str, ...] = ("user_intent", "structured_analysis", "business_rules")
     samples: int = Field(default=1, ge=1)
     retry_unparsed: int = Field(default=0, ge=0)
     splits: tuple[Split, ...] = ("train", "dev")
+    budget: str | None = None
     store: str | None = None
 
     @field_validator("perspectives", "splits")
@@ -89,6 +94,8 @@ class TuneConfig(Section):
         measure_pairs: Dev pairs on which the teacher is measured before and after each phase; ``None`` means all.
         generate: How the tuned teacher's answers are generated, for measuring and annotating.
     """
+
+    operational = frozenset({"processes"})
 
     model: str | None = None
     teachers: Literal["unified", "per_perspective"] = "unified"

@@ -1,0 +1,37 @@
+"""Where the outputs of stages lie that other stages and commands read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manylens.data import Pairs
+from manylens.run_folder import RunFolder
+
+
+def judgement_store_path(run: RunFolder) -> Path:
+    """Return the file that keeps the teacher's answers; its folder is made where it does not exist."""
+    store = run.config.judge.store
+    path = run.stage("judge") / "judgements.sqlite" if store is None else Path(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def rationales_path(run: RunFolder) -> Path:
+    """Return the rationales that are distilled: the panel's own, unless the stage annotate makes others."""
+    return run.path / ("annotate" if run.config.annotates else "curate") / "rationales.parquet"
+
+
+def judged_pairs(run: RunFolder) -> Pairs:
+    """Return the pairs of the splits that are judged."""
+    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    return Pairs(pa.concat_tables([pairs.split(split).table for split in run.config.judge.splits]))
+
+
+def predictions_on_test(run: RunFolder, method: str) -> list[pa.Table]:
+    """Return a method's predictions on test, a table for each seed."""
+    places = [run.path / "evaluate" / student.name for student in run.students() if student.method == method]
+    return [pq.read_table(place / "predictions.parquet", filters=pc.field("split") == "test") for place in places]
