@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manylens.records import ESCI, Pair
+from manylens.teacher.answers import AnswerFormat
 from manylens.teacher.backends import Answer, Request
 from manylens.teacher.judge import judge
 from manylens.teacher.perspectives import PERSPECTIVES, load_perspective
@@ -27,6 +28,7 @@ class SlowTeacher:
     """Keeps a few requests in flight, and writes down each that it takes before it answers."""
 
     name, sampling = "slow", "{}"
+    answer_format: AnswerFormat = "text"
 
     def __init__(self, log: Path) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,45 +1,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_teacher import ScriptedTeacher as Teacher
 
-from manylens.errors import ConfigError
+from manylens.config import JudgeConfig, OpenAITeacher, RecordedTeacher, SamplingConfig
+from manylens.errors import ConfigError, TeacherError
 from manylens.records import ESCI, Pair
-from manylens.teacher.backends import Answer, Request
-from manylens.teacher.judge import judge, judgements_of
+from manylens.teacher.backends import Request
+from manylens.teacher.judge import check_sampling, judge, judgements_of
 from manylens.teacher.perspectives import PERSPECTIVES, load_perspective
+from manylens.teacher.spending import Budget
 from manylens.teacher.store import JudgementStore
 
 PANEL = [load_perspective(name) for name in PERSPECTIVES]
-
-
-class Teacher:
-    """A backend that answers in reverse order, three at a time, and remembers what it was asked."""
-
-    def __init__(self, answer: Callable[[Request], str | None] | None = None, name: str = "test") -> None:
-        self.name, self.sampling = name, "{}"
-        self.asked: list[tuple[str, str, int]] = []
-        self._answer = answer or (lambda request: f"{request.perspective} says so.\n\nLabel: exact")
-
-    def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer | None]]:
-        waiting: list[Request] = []
-        for request in requests:
-            self.asked.append((request.pair_id, request.perspective, request.sample))
-            waiting.append(request)
-            if len(waiting) == 3:
-                yield from self._answered(waiting)
-        yield from self._answered(waiting)
-
-    def _answered(self, waiting: list[Request]) -> Iterator[tuple[Request, Answer | None]]:
-        while waiting:
-            request = waiting.pop()
-            text = self._answer(request)
-            yield request, None if text is None else Answer(text=text, completion_tokens=5, finish_reason="stop")
 
 
 @pytest.fixture
@@ -58,6 +37,8 @@ def test_every_pair_is_judged_once_from_every_perspective(store: JudgementStore,
     report = judge(pairs, PANEL, ESCI, teacher, store, samples=2)
     assert (report.requested, report.reused, report.asked, report.unanswered, report.unparsed) == (30, 0, 30, 0, {})
     assert report.by_perspective["user_intent"].asked == 10
+    assert (report.tokens.completion, report.tokens.uncounted, report.cost) == (30 * 5, 0, None)
+    assert report.tokens.prompt == sum(counts.tokens.prompt for counts in report.by_perspective.values())
     assert len(set(teacher.asked)) == len(teacher.asked) == 30
     judgements = list(judgements_of(pairs, PANEL, ESCI, teacher, store, samples=2))
     assert [(j.pair_id, j.perspective, j.sample) for j in judgements] == [
@@ -157,6 +138,99 @@ def test_requests_are_made_lazily(store: JudgementStore, pairs: list[Pair]) -> N
         return "Why not.\nLabel: exact"
 
     assert judge(counted(), PANEL, ESCI, Teacher(watching), store).asked == 15
+
+
+def by_attempt(*texts: str | None) -> Callable[[Request], str | None]:
+    """Answer the first attempts with these texts, and all pairs but q0 with a label at once."""
+
+    def answer(request: Request) -> str | None:
+        return texts[request.attempt] if request.pair_id == "q0:p0" else "Why not.\nLabel: exact"
+
+    return answer
+
+
+def test_an_answer_without_a_label_is_asked_again(store: JudgementStore, pairs: list[Pair]) -> None:
+    teacher = Teacher(by_attempt("Hm.", "Hm!", "At last.\nLabel: substitute"))
+    report = judge(pairs, PANEL[:1], ESCI, teacher, store, retry_unparsed=3)
+    assert (report.requested, report.reused, report.asked, report.retried, report.unparsed) == (
+        5,
+        0,
+        7,
+        2,
+        {"no_label": 2},
+    )
+    assert teacher.attempts[5:] == [("q0:p0", 1), ("q0:p0", 2)]
+    assert len(store) == 7
+    first, *others = judgements_of(pairs, PANEL[:1], ESCI, teacher, store, retry_unparsed=3)
+    assert (first.label, first.attempt, first.raw) == ("substitute", 2, "At last.\nLabel: substitute")
+    assert {judgement.attempt for judgement in others} == {0}
+    # Fewer attempts see less, and nothing is asked twice.
+    (first, *_) = judgements_of(pairs, PANEL[:1], ESCI, teacher, store, retry_unparsed=1)
+    assert (first.label, first.attempt, first.raw) == (None, 1, "Hm!")
+    again = Teacher()
+    assert judge(pairs, PANEL[:1], ESCI, again, store, retry_unparsed=3).reused == 5
+    assert again.asked == []
+
+
+def test_attempts_come_to_an_end(store: JudgementStore, pairs: list[Pair]) -> None:
+    teacher = Teacher(by_attempt("Hm.", "Hm!", "Hm?"))
+    report = judge(pairs, PANEL[:1], ESCI, teacher, store, retry_unparsed=2)
+    assert (report.asked, report.retried, report.unparsed) == (7, 2, {"no_label": 3})
+    # One more attempt asks for that one alone.
+    more = Teacher(lambda request: f"{request.attempt}\nLabel: exact")
+    assert judge(pairs, PANEL[:1], ESCI, more, store, retry_unparsed=3).asked == 1
+    assert more.attempts == [("q0:p0", 3)]
+
+
+def test_a_question_without_an_answer_is_no_further_attempt(store: JudgementStore, pairs: list[Pair]) -> None:
+    teacher = Teacher(by_attempt("Hm.", None))
+    report = judge(pairs, PANEL[:1], ESCI, teacher, store, retry_unparsed=3)
+    assert (report.asked, report.retried, report.unanswered) == (6, 1, 1)
+    silent = Teacher(lambda request: None)
+    assert judge(pairs, PANEL[1:2], ESCI, silent, store, retry_unparsed=3).asked == 5
+    assert {attempt for _, attempt in silent.attempts} == {0}
+
+
+def test_stored_answers_are_read_by_todays_parser(store: JudgementStore, pairs: list[Pair]) -> None:
+    teacher = Teacher(lambda _: "It fits.\nLabel: exact")
+    judge(pairs, PANEL[:1], ESCI, teacher, store)
+    (old,) = judgements_of(pairs[:1], PANEL[:1], ESCI, teacher, store)
+    with JudgementStore(store.path.with_name("old.sqlite")) as older:
+        older.add([replace(old, label=None, reason="no_label", rationale="")])
+        assert list(judgements_of(pairs[:1], PANEL[:1], ESCI, teacher, older)) == [old]
+        assert judge(pairs[:1], PANEL[:1], ESCI, teacher, older, retry_unparsed=1).asked == 0
+
+
+def test_a_json_teacher_is_asked_for_json(store: JudgementStore, pairs: list[Pair]) -> None:
+    teacher = Teacher(lambda _: '{"rationale": "It fits.", "label": "exact"}', answer_format="json")
+    prompts: list[str] = []
+    answer = teacher._answer
+    teacher._answer = lambda request: prompts.append(request.messages[0]["content"]) or answer(request)  # type: ignore[func-returns-value]
+    judge(pairs, PANEL[:1], ESCI, teacher, store)
+    assert all(prompt.endswith('substitute | complement | irrelevant>"}') for prompt in prompts)
+    assert {j.label for j in judgements_of(pairs, PANEL[:1], ESCI, teacher, store)} == {"exact"}
+
+
+def test_pairs_that_can_be_had_only_once_are_refused_where_that_is_too_few(
+    store: JudgementStore, pairs: list[Pair]
+) -> None:
+    for options in ({"retry_unparsed": 1}, {"budget": Budget(1e9, "tokens")}):
+        with pytest.raises(TeacherError, match=r"several times, got a list_iterator; give a list or Pairs"):
+            judge(iter(pairs), PANEL, ESCI, Teacher(), store, **options)  # type: ignore[arg-type]
+
+
+def test_several_answers_need_a_temperature() -> None:
+    greedy = OpenAITeacher(backend="openai", model="m")
+    warm = greedy.model_copy(update={"sampling": SamplingConfig(temperature=0.7)})
+    check_sampling(greedy, JudgeConfig())
+    for teacher in (warm, RecordedTeacher()):
+        check_sampling(teacher, JudgeConfig(samples=3, retry_unparsed=2))
+    with pytest.raises(
+        ConfigError, match=r"judge.samples is 2, but at teacher.sampling.temperature 0 .* or judge.samples to 1"
+    ):
+        check_sampling(greedy, JudgeConfig(samples=2))
+    with pytest.raises(ConfigError, match=r"judge.retry_unparsed is 1, .* or judge.retry_unparsed to 0"):
+        check_sampling(greedy, JudgeConfig(retry_unparsed=1))
 
 
 def test_two_perspectives_of_one_name_are_refused(store: JudgementStore, pairs: list[Pair]) -> None:

@@ -72,6 +72,31 @@ def test_a_packaged_prompt_has_the_pair_and_the_labels_of_any_scale(name: str) -
     assert not words & {*ESCI.names, *WANDS.names}
 
 
+@pytest.mark.parametrize("name", [*PERSPECTIVES, "neutral"])
+def test_a_json_prompt_differs_in_the_answer_it_asks_for_alone(name: str) -> None:
+    perspective = load_perspective(name)
+    text, json_text = (
+        Prompt(perspective, OWN, [Example(PAIR, "It is none.", "miss")], answer_format=form).messages(PAIR)
+        for form in ("text", "json")
+    )
+    assert text[1] == json_text[1]
+    assert json_text[0]["content"] == (
+        text[0]["content"]
+        .replace("Then close with the label alone on the last line", "Answer with one JSON object and nothing else")
+        .replace("Label: <hit | miss>", '{"rationale": "<reasoning>", "label": "<hit | miss>"}')
+        .replace("It is none.\n\nLabel: miss", '{"rationale": "It is none.", "label": "miss"}')
+    )
+    assert json_text[0] != text[0]
+
+
+def test_an_own_system_block_asks_for_the_right_form(tmp_path: Path) -> None:
+    block = "{% block system %}Judge.\n{{ macros.answer_format(scale, words=9) }}{% endblock %}"
+    perspective = own(tmp_path, f'{{% extends "perspective.jinja" %}}{block}')
+    assert render_prompt(perspective, PAIR, OWN)[0]["content"].endswith("Label: <hit | miss>")
+    system = render_prompt(perspective, PAIR, OWN, answer_format="json")[0]["content"]
+    assert system.endswith('"label": "<hit | miss>"}') and "at most 9 words" in system
+
+
 def test_the_perspectives_differ_in_their_instruction_alone() -> None:
     prompts = {name: render_prompt(load_perspective(name), PAIR, ESCI) for name in (*PERSPECTIVES, "neutral")}
     assert len({messages[0]["content"] for messages in prompts.values()}) == 4

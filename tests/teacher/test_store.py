@@ -95,9 +95,34 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path, judge
         (text, "not a database"),
         (foreign, "is a database, but not a judgement store"),
         (later, "has store version 99, this manylens reads 2"),
-        (tmp_path / "nowhere" / "store.sqlite", "unable to open"),
+        (text / "store.sqlite", "File exists|Not a directory"),
     ):
-        before = path.read_bytes() if path.exists() else None
+        before = path.read_bytes() if path.is_file() else None
         with pytest.raises(TeacherError, match=problem):
             JudgementStore(path)
-        assert (path.read_bytes() if path.exists() else None) == before
+        assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_store_makes_its_folder(tmp_path: Path, judgement: Judgement) -> None:
+    with JudgementStore(tmp_path / "new" / "folder" / "store.sqlite") as store:
+        store.add([judgement])
+    assert (tmp_path / "new" / "folder" / "store.sqlite").is_file()
+
+
+def test_statistics_go_by_teacher_and_perspective(tmp_path: Path, judgement: Judgement) -> None:
+    with JudgementStore(tmp_path / "store.sqlite") as store:
+        store.add(
+            [
+                replace(judgement, completion_tokens=10),
+                replace(judgement, sample=1, completion_tokens=20, label=None, reason="truncated"),
+                replace(judgement, sample=2, completion_tokens=None),
+                replace(judgement, sample=3, completion_tokens=None, label=None, reason="no_label"),
+                replace(judgement, perspective="business_rules", completion_tokens=None),
+                replace(judgement, teacher="another", completion_tokens=99),
+                replace(judgement, sampling='{"temperature":1}', completion_tokens=99),
+            ]
+        )
+        assert store.statistics(judgement.teacher, judgement.sampling) == {
+            "user_intent": (4, 2, 15.0, 0.5),
+            "business_rules": (1, 0, None, 0.0),
+        }

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from manylens.errors import PromptError, UnknownNameError
 from manylens.records import LabelScale, Pair, Perspective
-from manylens.teacher.answers import format_answer, label_line
+from manylens.teacher.answers import AnswerFormat, format_answer, format_json, label_line
 
 #: Chat messages as every backend and TRL take them: ``[{"role": ..., "content": ...}, ...]``.
 Messages = list[dict[str, str]]
@@ -49,20 +49,28 @@ class Example(NamedTuple):
 class Prompt:
     """A perspective made ready to prompt for many pairs: compiled, its system message rendered once."""
 
-    def __init__(self, perspective: Perspective, scale: LabelScale, examples: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        perspective: Perspective,
+        scale: LabelScale,
+        examples: Sequence[Example] = (),
+        *,
+        answer_format: AnswerFormat = "text",
+    ) -> None:
         """Render what all pairs share.
 
         Args:
             perspective: The instruction.
             scale: The labels to choose from; their definitions are printed.
             examples: Worked examples, printed in the system message.
+            answer_format: The form that the answer is asked for; a backend knows its own.
 
         Raises:
             PromptError: If the template is wrong, or its system message looks at the pair.
         """
         self._perspective, self._scale = perspective, scale
         self._examples = [(_visible(pair), rationale, label) for pair, rationale, label in examples]
-        self._template = _compile(perspective)
+        self._template = _compile(perspective, answer_format)
         self._system = self._render("system", {})
 
     def messages(self, pair: Pair) -> Messages:
@@ -113,14 +121,19 @@ def load_perspective(name_or_path: str) -> Perspective:
 
 
 def render_prompt(
-    perspective: Perspective, pair: Pair, scale: LabelScale, examples: Sequence[Example] = ()
+    perspective: Perspective,
+    pair: Pair,
+    scale: LabelScale,
+    examples: Sequence[Example] = (),
+    *,
+    answer_format: AnswerFormat = "text",
 ) -> Messages:
     """Return the chat messages for one pair; `Prompt` does the same for many.
 
     Raises:
         PromptError: If the template is wrong or cannot be rendered.
     """
-    return Prompt(perspective, scale, examples).messages(pair)
+    return Prompt(perspective, scale, examples, answer_format=answer_format).messages(pair)
 
 
 def prompt_hash(messages: Messages) -> str:
@@ -144,8 +157,8 @@ def _perspective(name: str, template: str) -> Perspective:
     return perspective
 
 
-def _compile(perspective: Perspective) -> Template:
-    environment = _environment()
+def _compile(perspective: Perspective, answer_format: AnswerFormat = "text") -> Template:
+    environment = _environment(answer_format)
     try:
         tree = environment.parse(perspective.template)
         if tree.find(nodes.Extends) is None:
@@ -159,16 +172,24 @@ def _compile(perspective: Perspective) -> Template:
 
 
 @functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment(answer_format: AnswerFormat) -> ImmutableSandboxedEnvironment:
+    # Globals, because an imported macro sees them and no other variable: an own block that calls
+    # macros.answer_format(scale) prints the right form, too.
     environment = ImmutableSandboxedEnvironment(
         loader=PackageLoader("manylens.teacher", "prompts"),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters["one_line"] = _one_line
-    environment.globals.update(label_line=label_line, example_answer=_example_answer)
+    environment.globals.update(
+        label_line=label_line,
+        format_json=format_json,
+        as_json=answer_format == "json",
+        example_answer=functools.partial(_example_answer, format_json if answer_format == "json" else format_answer),
+    )
     return environment
 
 
@@ -177,10 +198,10 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _example_answer(rationale: str, label: str, scale: LabelScale) -> str:
+def _example_answer(form: Callable[[str, str], str], rationale: str, label: str, scale: LabelScale) -> str:
     if label not in scale.names:
         raise ValueError(f"an example has the label {label!r}, which is not one of {list(scale.names)}")
-    return format_answer(rationale, label)
+    return form(rationale, label)
 
 
 def _visible(pair: Pair | Mapping[str, object]) -> Mapping[str, object]:

@@ -63,6 +63,22 @@ class Key(NamedTuple):
     prompt_hash: str
 
 
+class AnswerStatistics(NamedTuple):
+    """What a teacher's stored answers from one perspective are like.
+
+    Attributes:
+        answers: How many there are.
+        counted: Those whose backend told their tokens.
+        completion_tokens: The mean of those, or ``None`` where there are none.
+        unlabelled: Share of `answers` in which no label was found when they were stored.
+    """
+
+    answers: int
+    counted: int
+    completion_tokens: float | None
+    unlabelled: float
+
+
 _WHERE = "WHERE " + " AND ".join(f"{name} = ?" for name in Key._fields)
 
 
@@ -73,13 +89,15 @@ class JudgementStore:
         """Open a store, and create it where there is none.
 
         Args:
-            path: The SQLite file, on a local disk (WAL mode does not work over network file systems).
+            path: The SQLite file, on a local disk (WAL mode does not work over network file systems); its folder is
+                made where it does not exist.
 
         Raises:
             TeacherError: If the file is no judgement store, or one of another version.
         """
         self.path = path
         with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60.0)
             try:
                 self._prepare()
@@ -127,6 +145,20 @@ class JudgementStore:
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM judgements {_WHERE}", key).fetchone()
         return None if row is None else _judgement(row)
 
+    def statistics(self, teacher: str, sampling: str) -> dict[str, AnswerStatistics]:
+        """Return what the answers of one teacher are like, by perspective, whatever the pairs and prompts.
+
+        Args:
+            teacher: The teacher's name.
+            sampling: Its sampling settings.
+        """
+        query = (
+            "SELECT perspective, count(*), count(completion_tokens), avg(completion_tokens), avg(label IS NULL) "
+            "FROM judgements WHERE teacher = ? AND sampling = ? GROUP BY perspective"
+        )
+        with self._errors():
+            return {name: AnswerStatistics(*row) for name, *row in self._connection.execute(query, (teacher, sampling))}
+
     def export(self, path: Path) -> int:
         """Write all judgements, sorted by their keys, to a Parquet file of `JUDGEMENT_SCHEMA`.
 
@@ -160,7 +192,7 @@ class JudgementStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise TeacherError(f"judgement store {self.path}: {error}") from error
 
 

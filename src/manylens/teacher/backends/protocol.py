@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from manylens.teacher.answers import AnswerFormat
 from manylens.teacher.perspectives import Messages
 
 
@@ -56,6 +58,8 @@ class Backend(Protocol):
     Attributes:
         name: Identifies the teacher, backend and model; an answer is only reused for the same name.
         sampling: The sampling settings as canonical JSON (sorted keys, no spaces); likewise.
+        answer_format: The form that its answers take, which the prompts ask for: ``json`` where the backend
+            constrains its model to `answers.ANSWER_SCHEMA`, else ``text``.
     """
 
     @property
@@ -65,6 +69,10 @@ class Backend(Protocol):
     @property
     def sampling(self) -> str:
         """The sampling settings."""
+
+    @property
+    def answer_format(self) -> AnswerFormat:
+        """The form of the answers."""
 
     def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer | None]]:
         """Answer requests.
@@ -87,5 +95,10 @@ def canonical_json(settings: object) -> str:
 
 
 def request_seed(first: int, request: Request) -> int:
-    """Return the sampling seed of a request: another one for each sample and each further attempt."""
-    return first + request.sample + 1_000_003 * request.attempt
+    """Return the sampling seed, below 2 ** 32, of one sample and attempt at one question.
+
+    The prompt is part of it: if the first samples of all pairs were drawn with the same random numbers, prompts as
+    alike as ours would get answers as alike, and the panel's errors were no longer independent between pairs.
+    """
+    text = f"{first}:{request.sample}:{request.attempt}:{request.prompt_hash}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

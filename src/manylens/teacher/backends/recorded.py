@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from manylens.errors import BadRowError
-from manylens.teacher.answers import format_answer
+from manylens.teacher.answers import AnswerFormat, format_answer
 from manylens.teacher.backends.protocol import Answer, Request, canonical_json
 
 
@@ -42,6 +42,7 @@ class RecordedBackend:
     """
 
     sampling = canonical_json({})
+    answer_format: AnswerFormat = "text"
 
     def __init__(self, path: Path) -> None:
         """Check and index the file.
