@@ -11,7 +11,7 @@ from manylens.config import RecordedTeacher
 from manylens.errors import BadRowError, ConfigError
 from manylens.records import ESCI, Pair
 from manylens.teacher.answers import parse_answer
-from manylens.teacher.backends import RecordedBackend, Request, build_backend, canonical_json
+from manylens.teacher.backends import RecordedBackend, Request, build_backend
 
 ROW = {
     "query_id": "q1",
@@ -123,11 +123,3 @@ def test_building_from_the_recipe(tmp_path: Path) -> None:
     assert build_backend(RecordedTeacher(path=str(other)), path).name == RecordedBackend(other).name
     with pytest.raises(ConfigError, match=r"teacher\.path is required"):
         build_backend(RecordedTeacher(), None)
-
-
-def test_equal_settings_are_equal_text() -> None:
-    assert (
-        canonical_json({"top_p": 1, "seed": None})
-        == canonical_json({"seed": None, "top_p": 1})
-        == '{"seed":null,"top_p":1}'
-    )
