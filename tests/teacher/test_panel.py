@@ -13,7 +13,7 @@ from rich.console import Console
 from manylens.records import ESCI, Judgement, Pair
 from manylens.teacher.backends import RecordedBackend
 from manylens.teacher.judge import judge, judgements_of
-from manylens.teacher.panel import PanelStatistics, fleiss_kappa, panel_statistics, panel_table
+from manylens.teacher.panel import PanelStatistics, fleiss_kappa, label_confusion, panel_statistics, panel_table
 from manylens.teacher.perspectives import PERSPECTIVES, load_perspective
 from manylens.teacher.store import JudgementStore
 
@@ -60,6 +60,50 @@ def test_figures_worked_out_by_hand(make_pair: Callable[..., Pair], make_judgeme
         pytest.approx(3 / 5),
     )
     assert (c.unanswered, c.unparseable, c.accuracy) == (pytest.approx(2 / 7), 0.0, pytest.approx(2 / 4))
+    assert [(row.answered, row.right) for row in (a, b, c)] == [(6, 2), (6, 3), (5, 2)]
+    # Of the five pairs with a gold label, the first and the fifth have an answer of both a and c, and so on; b is right
+    # and a wrong on the second; c is right on the second and fourth, b's empty answer to the fifth is not wrong.
+    assert statistics.disagreement == {
+        "a": {"b": 0.0, "c": 0.0},
+        "b": {"a": pytest.approx(1 / 5), "c": 0.0},
+        "c": {"a": pytest.approx(1 / 4), "b": 0.0},
+    }
+    assert (statistics.pass_at_k.samples, statistics.pass_at_k.pairs) == (1, 4)
+    assert statistics.pass_at_k.rows[-1].panel == pytest.approx(2 / 4)
+
+
+def test_samples_are_spread_over_all_couples(
+    make_pair: Callable[..., Pair], make_judgement: Callable[..., Judgement]
+) -> None:
+    pair = make_pair(1)
+    says = {"a": ["exact", "exact", "irrelevant", None], "b": ["exact", "irrelevant", "substitute", None]}
+    judgements = [
+        make_judgement(pair, name, label, sample=sample)
+        for name, labels in says.items()
+        for sample, label in enumerate(labels)
+    ]
+    statistics = panel_statistics([pair], judgements, ESCI, ["a", "b"])
+    # a is right in 2 of 4 samples and wrong in 1; b right in 1 and wrong in 2.
+    assert statistics.disagreement == {"a": {"b": 2 / 4 * 2 / 4}, "b": {"a": 1 / 4 * 1 / 4}}
+    calls = {row.calls: row for row in statistics.pass_at_k.rows}
+    assert calls[2].by_perspective == {"a": pytest.approx(1 - 1 / 6), "b": pytest.approx(1 - 3 / 6)}
+    assert calls[2].panel == pytest.approx(1 - 2 / 4 * 3 / 4)
+
+
+def test_tokens_are_summed_and_one_unknown_makes_the_sum_unknown(
+    make_pair: Callable[..., Pair], make_judgement: Callable[..., Judgement]
+) -> None:
+    pairs = [make_pair(1), make_pair(2)]
+    judgements = [
+        make_judgement(pairs[0], "a", "exact", prompt_tokens=500, completion_tokens=60),
+        make_judgement(pairs[0], "b", "exact", prompt_tokens=500, completion_tokens=50),
+        make_judgement(pairs[1], "a", None, prompt_tokens=510, completion_tokens=70),
+        make_judgement(pairs[1], "b", "exact"),
+    ]
+    statistics = panel_statistics(pairs, judgements, ESCI, ["a", "b"])
+    a, b = statistics.by_perspective["a"], statistics.by_perspective["b"]
+    assert (a.prompt_tokens, a.completion_tokens, a.right) == (1010, 130, 1)
+    assert (b.prompt_tokens, b.completion_tokens, b.right) == (None, None, 2)
 
 
 def test_a_part_of_the_panel_can_be_measured(
@@ -78,14 +122,34 @@ def test_nothing_gives_no_figures_and_is_json(make_pair: Callable[..., Pair]) ->
         "by_perspective": {
             "a": {
                 "judgements": 0,
+                "answered": 0,
                 "unanswered": None,
                 "unparseable": None,
                 "accuracy": None,
                 "recall": dict.fromkeys(ESCI.names),
+                "right": 0,
+                "prompt_tokens": None,
+                "completion_tokens": None,
             }
         },
+        "disagreement": {"a": {}},
+        "pass_at_k": {"samples": 0, "pairs": 0, "rows": []},
         **dict.fromkeys(("oracle", "conflict", "unanimous", "unanimous_accuracy", "kappa")),
     }
+
+
+def test_labels_are_counted_by_pair_and_sample(
+    make_pair: Callable[..., Pair], make_judgement: Callable[..., Judgement]
+) -> None:
+    says = {"a": ["exact", "irrelevant", None], "b": ["exact", "substitute", "exact"], "c": ["irrelevant"] * 3}
+    judgements = [
+        make_judgement(make_pair(number), name, label, sample=sample)
+        for number in range(2)
+        for name, labels in says.items()
+        for sample, label in enumerate(labels)
+    ]
+    assert label_confusion(judgements, ESCI, "a", "b") == ((2, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 2, 0, 0))
+    assert label_confusion(judgements, ESCI, "b", "a") == ((2, 0, 0, 0), (0, 0, 0, 2), (0, 0, 0, 0), (0, 0, 0, 0))
 
 
 def test_kappa_of_the_published_example() -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
 
 from rich import box
 from rich.table import Table
 
 from manylens.records import Judgement, LabelScale, Pair
 from manylens.teacher.judgements import by_pair
+from manylens.teacher.passk import PassAtK, Tried, at_equal_calls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,17 +25,25 @@ class PerspectiveStatistics:
 
     Attributes:
         judgements: How many were asked for.
+        answered: How many of them have an answer.
         unanswered: Share of them without an answer.
         unparseable: Share of the answered ones without a label.
         accuracy: Share of the answered ones that are right, over pairs with a gold label.
         recall: The same for each gold label on its own.
+        right: How many have the gold label; the consistency filter keeps these.
+        prompt_tokens: Tokens of the prompts of all answers, or ``None`` where the backend does not say.
+        completion_tokens: Tokens of the answers, likewise.
     """
 
     judgements: int
+    answered: int
     unanswered: float | None
     unparseable: float | None
     accuracy: float | None
     recall: Mapping[str, float | None]
+    right: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +60,10 @@ class PanelStatistics:
             requested judgements have a label.
         unanimous_accuracy: Share of the unanimous pairs with a gold label that are right.
         kappa: Fleiss' kappa of the panel over the pairs that `unanimous` is about.
+        disagreement: For each ordered couple of perspectives, the share of the pairs with a gold label, answered by
+            both, on which the first (the outer key) has the gold label and the second another one. With several
+            samples, the mean over all combinations of a sample of each.
+        pass_at_k: The panel against single perspectives at the same number of calls.
     """
 
     pairs: int
@@ -59,17 +73,44 @@ class PanelStatistics:
     unanimous: float | None
     unanimous_accuracy: float | None
     kappa: float | None
+    disagreement: Mapping[str, Mapping[str, float | None]]
+    pass_at_k: PassAtK
 
 
-@dataclass
 class _Tally:
     """Counts of one perspective."""
 
-    asked: int = 0
-    answered: int = 0
-    labelled: int = 0
-    gold: Counter[str] = field(default_factory=Counter)
-    right: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.asked = self.answered = self.labelled = 0
+        self.gold: Counter[str] = Counter()
+        self.right: Counter[str] = Counter()
+        self.prompt_tokens: int | None = 0
+        self.completion_tokens: int | None = 0
+
+    def count(self, pair: Pair, judgement: Judgement) -> None:
+        self.asked += 1
+        if judgement.reason == "unanswered":
+            return
+        self.answered += 1
+        self.labelled += judgement.label is not None
+        self.prompt_tokens = _sum(self.prompt_tokens, judgement.prompt_tokens)
+        self.completion_tokens = _sum(self.completion_tokens, judgement.completion_tokens)
+        if pair.label is not None:
+            self.gold[pair.label] += 1
+            self.right[pair.label] += judgement.label == pair.label
+
+    def statistics(self, scale: LabelScale) -> PerspectiveStatistics:
+        return PerspectiveStatistics(
+            judgements=self.asked,
+            answered=self.answered,
+            unanswered=_share(self.asked - self.answered, self.asked),
+            unparseable=_share(self.answered - self.labelled, self.answered),
+            accuracy=_share(self.right.total(), self.gold.total()),
+            recall={name: _share(self.right[name], self.gold[name]) for name in scale.names},
+            right=self.right.total(),
+            prompt_tokens=self.prompt_tokens if self.answered else None,
+            completion_tokens=self.completion_tokens if self.answered else None,
+        )
 
 
 def panel_statistics(
@@ -92,10 +133,11 @@ def panel_statistics(
     tallies = {name: _Tally() for name in perspectives}
     counts: Counter[str] = Counter()
     votes: Counter[tuple[int, ...]] = Counter()
+    outcomes: Counter[tuple[Tried, ...]] = Counter()
     for pair, judgements_of_pair in by_pair(pairs, judgements):
         panel = [judgement for judgement in judgements_of_pair if judgement.perspective in tallies]
         for judgement in panel:
-            _count(tallies[judgement.perspective], pair, judgement)
+            tallies[judgement.perspective].count(pair, judgement)
         answered = [judgement for judgement in panel if judgement.reason != "unanswered"]
         if not answered:
             continue
@@ -105,6 +147,7 @@ def panel_statistics(
             counts["gold"] += 1
             counts["oracle"] += pair.label in labels
             counts["conflict"] += pair.label in labels and any(label not in (None, pair.label) for label in labels)
+            outcomes[tuple(_tried(answered, name, pair.label) for name in tallies)] += 1
         if len(labels) == len(panel) and None not in labels:
             votes[tuple(labels.count(name) for name in scale.names)] += 1
             if len(set(labels)) == 1:
@@ -113,12 +156,21 @@ def panel_statistics(
                 counts["unanimous right"] += labels[0] == pair.label
     return PanelStatistics(
         pairs=counts["pairs"],
-        by_perspective={name: _perspective_statistics(tally, scale) for name, tally in tallies.items()},
+        by_perspective={name: tally.statistics(scale) for name, tally in tallies.items()},
         oracle=_share(counts["oracle"], counts["gold"]),
         conflict=_share(counts["conflict"], counts["gold"]),
         unanimous=_share(counts["unanimous"], votes.total()),
         unanimous_accuracy=_share(counts["unanimous right"], counts["unanimous gold"]),
         kappa=fleiss_kappa(list(votes.elements())),
+        disagreement={
+            right: {
+                wrong: _disagreement(outcomes, first, second)
+                for second, wrong in enumerate(perspectives)
+                if wrong != right
+            }
+            for first, right in enumerate(perspectives)
+        },
+        pass_at_k=at_equal_calls(outcomes, perspectives),
     )
 
 
@@ -140,6 +192,30 @@ def fleiss_kappa(votes: Sequence[Sequence[int]]) -> float | None:
     agreement = sum((sum(v * v for v in row) - raters) / (raters * (raters - 1)) for row in votes) / len(votes)
     chance = sum((sum(column) / (raters * len(votes))) ** 2 for column in zip(*votes, strict=True))
     return None if chance == 1.0 else (agreement - chance) / (1.0 - chance)
+
+
+def label_confusion(
+    judgements: Iterable[Judgement], scale: LabelScale, first: str, second: str
+) -> tuple[tuple[int, ...], ...]:
+    """Count how the labels of two perspectives go together.
+
+    Args:
+        judgements: Judgements, those of a pair beside each other.
+        scale: The labels.
+        first: A perspective's name.
+        second: Another's.
+
+    Returns:
+        For each label of the first (rows, in the scale's order) and of the second (columns), the number of times that
+        they said so of the same pair in the same sample.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for _, judged in groupby(judgements, key=lambda judgement: judgement.pair_id):
+        labels = {(each.perspective, each.sample): each.label for each in judged if each.label is not None}
+        for (perspective, sample), label in labels.items():
+            if perspective == first and (second, sample) in labels:
+                counts[label, labels[second, sample]] += 1
+    return tuple(tuple(counts[row, column] for column in scale.names) for row in scale.names)
 
 
 def panel_table(statistics: PanelStatistics, scale: LabelScale) -> Table:
@@ -168,28 +244,28 @@ def panel_table(statistics: PanelStatistics, scale: LabelScale) -> Table:
     return table
 
 
-def _count(tally: _Tally, pair: Pair, judgement: Judgement) -> None:
-    tally.asked += 1
-    if judgement.reason == "unanswered":
-        return
-    tally.answered += 1
-    tally.labelled += judgement.label is not None
-    if pair.label is not None:
-        tally.gold[pair.label] += 1
-        tally.right[pair.label] += judgement.label == pair.label
+def _tried(answered: Sequence[Judgement], perspective: str, gold: str) -> Tried:
+    labels = [judgement.label for judgement in answered if judgement.perspective == perspective]
+    right, unlabelled = labels.count(gold), labels.count(None)
+    return Tried(answered=len(labels), right=right, wrong=len(labels) - right - unlabelled)
 
 
-def _perspective_statistics(tally: _Tally, scale: LabelScale) -> PerspectiveStatistics:
-    return PerspectiveStatistics(
-        judgements=tally.asked,
-        unanswered=_share(tally.asked - tally.answered, tally.asked),
-        unparseable=_share(tally.answered - tally.labelled, tally.answered),
-        accuracy=_share(tally.right.total(), tally.gold.total()),
-        recall={name: _share(tally.right[name], tally.gold[name]) for name in scale.names},
-    )
+def _disagreement(outcomes: Mapping[tuple[Tried, ...], int], right: int, wrong: int) -> float | None:
+    shares, pairs = 0.0, 0
+    for panel, count in outcomes.items():
+        first, second = panel[right], panel[wrong]
+        if first.answered and second.answered:
+            shares += count * (first.right / first.answered) * (second.wrong / second.answered)
+            pairs += count
+    return _share(shares, pairs)
 
 
-def _share(part: int, whole: int) -> float | None:
+def _sum(total: int | None, tokens: int | None) -> int | None:
+    """Add up; one unknown number makes the sum unknown."""
+    return None if total is None or tokens is None else total + tokens
+
+
+def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
