@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from manylens.config import CurateConfig
+from manylens.config import CurateConfig, PreferenceConfig
+from manylens.errors import ConfigError, UnknownNameError
 from manylens.records import ESCI, Judgement, Pair
 from manylens.teacher.curate import Curated, curate, preference_pairs
 from manylens.teacher.perspectives import NEUTRAL, render_prompt
@@ -59,7 +60,7 @@ def test_rationales_carry_whether_they_are_right(pairs: list[Pair], judgements: 
     ]  # fmt: skip
     assert rows[0] == {
         "pair_id": "q1:p1", "perspective": "a", "sample": 0, "label": "exact", "rationale": "a says exact",
-        "consistent": True,
+        "consistent": True, "rationalized": False,
     }  # fmt: skip
 
 
@@ -144,8 +145,12 @@ def conflict(pairs: list[Pair], make_judgement: Make) -> list[Judgement]:
     ]
 
 
+def most(number: int, **settings: object) -> PreferenceConfig:
+    return PreferenceConfig(max_per_pair=number, **settings)  # type: ignore[arg-type]
+
+
 def test_preferred_and_rejected_come_from_different_perspectives(pairs: list[Pair], conflict: list[Judgement]) -> None:
-    found = preference_pairs(pairs[0], conflict, most=100, seed=1)
+    found = preference_pairs(pairs[0], conflict, most(100), seed=1)
     assert {(pair.chosen.rationale, pair.rejected.rationale) for pair in found} == {
         ("a0", "b1"), ("a1", "b1"), ("a0", "c0"), ("a0", "c1"), ("a1", "c0"), ("a1", "c1"), ("b0", "c0"), ("b0", "c1"),
     }  # fmt: skip
@@ -154,8 +159,8 @@ def test_preferred_and_rejected_come_from_different_perspectives(pairs: list[Pai
 
 def test_combinations_take_turns(pairs: list[Pair], conflict: list[Judgement]) -> None:
     for seed in range(20):
-        for most, expected in ((1, [1]), (3, [1, 1, 1]), (4, [1, 1, 2]), (7, [2, 2, 3])):
-            found = preference_pairs(pairs[0], conflict, most=most, seed=seed)
+        for limit, expected in ((1, [1]), (3, [1, 1, 1]), (4, [1, 1, 2]), (7, [2, 2, 3])):
+            found = preference_pairs(pairs[0], conflict, most(limit), seed=seed)
             combinations = Counter((pair.chosen.perspective, pair.rejected.perspective) for pair in found)
             assert sorted(combinations.values()) == expected
 
@@ -163,7 +168,7 @@ def test_combinations_take_turns(pairs: list[Pair], conflict: list[Judgement]) -
 def test_the_choice_follows_the_seed_and_the_pair_alone(pairs: list[Pair], conflict: list[Judgement]) -> None:
     def choice(pair: Pair, seed: int) -> list[tuple[str, str]]:
         own = [replace(judgement, pair_id=pair.pair_id) for judgement in conflict]
-        return [(p.chosen.rationale, p.rejected.rationale) for p in preference_pairs(pair, own, most=1, seed=seed)]
+        return [(p.chosen.rationale, p.rejected.rationale) for p in preference_pairs(pair, own, most(1), seed=seed)]
 
     assert choice(pairs[0], 1) == choice(pairs[0], 1)
     assert len({tuple(choice(pairs[0], seed)) for seed in range(50)}) > 3
@@ -179,5 +184,51 @@ def test_no_preferences_without_a_conflict(pairs: list[Pair], conflict: list[Jud
     same_perspective = [judgement for judgement in conflict if judgement.perspective == "b"]
     unparseable = [conflict[0], make_judgement(pairs[0], "c", None)]
     for panel in (same_perspective, unparseable, conflict[:2]):
-        assert preference_pairs(pairs[0], panel, most=4, seed=1) == []
-    assert preference_pairs(replace(pairs[0], label=None), conflict, most=4, seed=1) == []
+        assert preference_pairs(pairs[0], panel, most(4), seed=1) == []
+    assert preference_pairs(replace(pairs[0], label=None), conflict, most(4), seed=1) == []
+
+
+def test_aligned_preferences_come_from_samples_of_one_perspective(pairs: list[Pair], conflict: list[Judgement]) -> None:
+    found = preference_pairs(pairs[0], conflict, most(100, between="same_perspective"), seed=1)
+    assert [(pair.chosen.rationale, pair.rejected.rationale) for pair in found] == [("b0", "b1")]
+    only_a = most(100, between="same_perspective", perspectives=["a"])
+    assert preference_pairs(pairs[0], conflict, only_a, seed=1) == []
+
+
+def test_preferences_use_the_named_perspectives_alone(pairs: list[Pair], conflict: list[Judgement]) -> None:
+    found = preference_pairs(pairs[0], conflict, most(100, perspectives=["a", "b"]), seed=1)
+    assert {(pair.chosen.rationale, pair.rejected.rationale) for pair in found} == {("a0", "b1"), ("a1", "b1")}
+
+
+def test_sft_rows_come_from_the_named_perspectives_alone(pairs: list[Pair], judgements: list[Judgement]) -> None:
+    result = curated(pairs, judgements, sft_perspectives=["b"])
+    assert [(row["pair_id"][:2], row["perspective"]) for row in result.sft.to_pylist()] == [("q1", "b")]
+    assert result.report.sft_rows == 1
+    # What is distilled, and what is preferred, is another matter.
+    everything = curated(pairs, judgements)
+    assert result.rationales == everything.rationales and result.preferences == everything.preferences
+
+
+def test_rows_are_made_with_the_wanted_prompt(pairs: list[Pair], judgements: list[Judgement], tmp_path: Path) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text('{% extends "perspective.jinja" %}{% block instruction %}Mind the colour.{% endblock %}')
+    result = curated(pairs, judgements, prompt=str(own))
+    for row in (result.sft.to_pylist()[0], result.preferences.to_pylist()[0]):
+        assert "Mind the colour." in row["prompt"][0]["content"]
+    with pytest.raises(UnknownNameError, match="unknown perspective 'neutrl'"):
+        curated(pairs, judgements, prompt="neutrl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"sft_perspectives": ["a", "z"]}, "curate.sft_perspectives"),
+        ({"preferences": {"perspectives": ["z"]}}, "curate.preferences.perspectives"),
+    ],
+)
+def test_a_perspective_that_judged_nothing_is_refused(
+    settings: dict[str, object], key: str, pairs: list[Pair], judgements: list[Judgement]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: .* got \['z'\]; judged are a, b, c"):
+        curated(pairs, judgements, **settings)
+    assert curated(pairs, [], **settings).sft.num_rows == 0

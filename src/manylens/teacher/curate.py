@@ -1,60 +1,33 @@
 """Curating: from judgements to rationales worth distilling and rows worth tuning on.
 
 The consistency filter keeps a judgement where its label equals the gold label. What is kept becomes
-rows for supervised fine-tuning, pooled over the perspectives under one neutral prompt. Where
-perspectives disagree and one of them is right, a right rationale is preferred to a wrong one of a
-*different* perspective (Thinking Broad, Acting Fast, arXiv 2601.21611).
+rows for supervised fine-tuning, pooled over the perspectives under one prompt. Where perspectives
+disagree and one of them is right, a right rationale is preferred to a wrong one of a *different*
+perspective (Thinking Broad, Acting Fast, arXiv 2601.21611), or, for perspective-aligned preferences, of
+another sample of the same one.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product, zip_longest
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
-from manylens.config import CurateConfig
+from manylens.config import CurateConfig, PreferenceConfig
+from manylens.errors import ConfigError
 from manylens.records import Judgement, LabelScale, Pair, PreferencePair
 from manylens.teacher.answers import format_thought
 from manylens.teacher.judgements import by_pair
-from manylens.teacher.perspectives import NEUTRAL, Messages, Prompt
+from manylens.teacher.perspectives import Messages, Prompt, load_perspective
+from manylens.teacher.rows import PREFERENCE_SCHEMA, RATIONALE_SCHEMA, SFT_SCHEMA, Rows, rationale_row
 
 #: What becomes of a judgement: it is kept, or the reason why it is dropped.
 Outcome = Literal["kept", "unanswered", "no_label", "no_gold", "wrong_label"]
-
-_MESSAGES = pa.list_(
-    pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
-)
-
-
-def _schema(**types: pa.DataType) -> pa.Schema:
-    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
-
-
-#: Every rationale that has a label; ``consistent`` says whether it is the gold label.
-RATIONALE_SCHEMA: pa.Schema = _schema(
-    pair_id=pa.string(),
-    perspective=pa.string(),
-    sample=pa.int32(),
-    label=pa.string(),
-    rationale=pa.string(),
-    consistent=pa.bool_(),
-)
-#: Rows of TRL's conversational prompt-completion format.
-SFT_SCHEMA: pa.Schema = _schema(prompt=_MESSAGES, completion=_MESSAGES, pair_id=pa.string(), perspective=pa.string())
-#: Rows of TRL's conversational preference format with an explicit prompt.
-PREFERENCE_SCHEMA: pa.Schema = _schema(
-    prompt=_MESSAGES,
-    chosen=_MESSAGES,
-    rejected=_MESSAGES,
-    pair_id=pa.string(),
-    chosen_perspective=pa.string(),
-    rejected_perspective=pa.string(),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +71,8 @@ class CurateReport:
         all_right: Pairs (any split, with a gold label) all of whose labelled judgements are right.
         all_wrong: Pairs all of whose labelled judgements are wrong.
         mixed: Pairs with a right and a wrong judgement.
-        conflicts: Pairs of the train split with a right judgement of one perspective and a wrong one of
-            another, so that there is something to prefer.
+        conflicts: Pairs of the train split with a right and a wrong judgement that `PreferenceConfig` lets
+            stand against each other.
         sft_rows: Rows for supervised fine-tuning.
         preference_rows: Rows for preference tuning.
         combinations: The preference rows by chosen and rejected perspective.
@@ -132,28 +105,6 @@ class Curated:
     report: CurateReport
 
 
-class _Rows:
-    """A table that grows by rows, held as Arrow batches so that a million rows stay small."""
-
-    def __init__(self, schema: pa.Schema, batch: int = 4096) -> None:
-        self._schema, self._batch = schema, batch
-        self._rows: list[dict[str, Any]] = []
-        self._batches: list[pa.RecordBatch] = []
-
-    def add(self, **row: object) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= self._batch:
-            self._flush()
-
-    def table(self) -> pa.Table:
-        self._flush()
-        return pa.Table.from_batches(self._batches, schema=self._schema)
-
-    def _flush(self) -> None:
-        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
-        self._rows = []
-
-
 def curate(
     pairs: Iterable[Pair], judgements: Iterable[Judgement], scale: LabelScale, config: CurateConfig, seed: int
 ) -> Curated:
@@ -162,37 +113,32 @@ def curate(
     Args:
         pairs: The pairs; only the train split makes tuning rows.
         judgements: Judgements in the order of `pairs`.
-        scale: The labels; the neutral prompt prints them.
-        config: What is kept.
+        scale: The labels; the prompt prints them.
+        config: The prompt, and what is kept.
         seed: Chooses among the preference pairs of a pair; other pairs have no influence on the choice.
 
     Returns:
         The tables and the counts.
 
     Raises:
+        ConfigError: If the configuration names a perspective that judged nothing.
+        PromptError: If the prompt's template cannot be read or rendered.
         TeacherError: If a judgement's pair is not among the pairs, or comes too late.
     """
-    rationales, sft, preferences = _Rows(RATIONALE_SCHEMA), _Rows(SFT_SCHEMA), _Rows(PREFERENCE_SCHEMA)
+    rationales, sft, preferences = Rows(RATIONALE_SCHEMA), Rows(SFT_SCHEMA), Rows(PREFERENCE_SCHEMA)
     outcomes: Counter[tuple[str, str | None, Outcome]] = Counter()
     verdicts: Counter[str] = Counter()
     combinations: Counter[tuple[str, str]] = Counter()
-    neutral = Prompt(NEUTRAL, scale)
+    unified = Prompt(load_perspective(config.prompt), scale)
     conflicts = 0
     for pair, panel in by_pair(pairs, judgements):
-        prompt = neutral.messages(pair) if pair.split == "train" else None
+        prompt = unified.messages(pair) if pair.split == "train" else None
         for judgement in panel:
             outcome = _outcome(pair, judgement, config)
             outcomes[judgement.perspective, pair.label, outcome] += 1
             if judgement.label is not None:
-                rationales.add(
-                    pair_id=pair.pair_id,
-                    perspective=judgement.perspective,
-                    sample=judgement.sample,
-                    label=judgement.label,
-                    rationale=judgement.rationale,
-                    consistent=judgement.label == pair.label,
-                )
-            if prompt is not None and outcome == "kept":
+                rationales.add(**rationale_row(pair, judgement))
+            if prompt is not None and outcome == "kept" and _named(judgement, config.sft_perspectives):
                 sft.add(
                     prompt=prompt,
                     completion=_completion(judgement),
@@ -201,7 +147,7 @@ def curate(
                 )
         verdicts[_verdict(pair, panel)] += 1
         if prompt is not None:
-            chosen_pairs = preference_pairs(pair, panel, most=config.preferences.max_per_pair, seed=seed)
+            chosen_pairs = preference_pairs(pair, panel, config.preferences, seed)
             conflicts += bool(chosen_pairs)
             for preference in chosen_pairs:
                 names = (preference.chosen.perspective, preference.rejected.perspective)
@@ -214,6 +160,9 @@ def curate(
                     chosen_perspective=names[0],
                     rejected_perspective=names[1],
                 )
+    judged = {perspective for perspective, _, _ in outcomes}
+    _check_names("curate.sft_perspectives", config.sft_perspectives, judged)
+    _check_names("curate.preferences.perspectives", config.preferences.perspectives, judged)
     tables = {"rationales": rationales.table(), "sft": sft.table(), "preferences": preferences.table()}
     report = CurateReport(
         outcomes=tuple(
@@ -234,26 +183,29 @@ def curate(
     return Curated(**tables, report=report)
 
 
-def preference_pairs(pair: Pair, judgements: Sequence[Judgement], *, most: int, seed: int) -> list[PreferencePair]:
-    """Pair right rationales with wrong ones of a different perspective.
+def preference_pairs(
+    pair: Pair, judgements: Sequence[Judgement], config: PreferenceConfig, seed: int
+) -> list[PreferencePair]:
+    """Pair right rationales with wrong ones of a different perspective, or of the same one.
 
     Args:
         pair: The pair; without a gold label nothing is right or wrong.
         judgements: Its judgements.
-        most: Most preference pairs to return. The combinations of perspectives take turns, so that none is
-            left out while another comes twice.
+        config: Which perspectives, what may stand against what, and how many. The combinations of perspectives
+            take turns, so that none is left out while another comes twice.
         seed: Orders combinations and rationales.
 
     Returns:
-        The preference pairs; none where the panel does not conflict.
+        The preference pairs; none where the judgements do not conflict.
     """
     if pair.label is None:
         return []
-    right = [judgement for judgement in judgements if judgement.label == pair.label]
-    wrong = [judgement for judgement in judgements if judgement.label not in (None, pair.label)]
+    used = [judgement for judgement in judgements if _named(judgement, config.perspectives)]
+    right = [judgement for judgement in used if judgement.label == pair.label]
+    wrong = [judgement for judgement in used if judgement.label not in (None, pair.label)]
     by_combination: dict[tuple[str, str], list[PreferencePair]] = {}
     for chosen, rejected in product(right, wrong):
-        if chosen.perspective != rejected.perspective:
+        if (chosen.perspective == rejected.perspective) == (config.between == "same_perspective"):
             preference = PreferencePair(pair_id=pair.pair_id, chosen=chosen, rejected=rejected)
             by_combination.setdefault((chosen.perspective, rejected.perspective), []).append(preference)
     generator = random.Random(f"{seed}:{pair.pair_id}")
@@ -262,7 +214,19 @@ def preference_pairs(pair: Pair, judgements: Sequence[Judgement], *, most: int, 
     for candidates in turns:
         generator.shuffle(candidates)
     in_turn = (preference for turn in zip_longest(*turns) for preference in turn if preference is not None)
-    return list(islice(in_turn, most))
+    return list(islice(in_turn, config.max_per_pair))
+
+
+def _named(judgement: Judgement, perspectives: tuple[str, ...] | None) -> bool:
+    return perspectives is None or judgement.perspective in perspectives
+
+
+def _check_names(key: str, names: tuple[str, ...] | None, judged: Collection[str]) -> None:
+    unknown = [name for name in names or () if name not in judged]
+    if unknown and judged:
+        raise ConfigError(
+            f"{key}: expected names of judged perspectives, got {unknown}; judged are {', '.join(sorted(judged))}"
+        )
 
 
 def _outcome(pair: Pair, judgement: Judgement, config: CurateConfig) -> Outcome:
