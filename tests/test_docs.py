@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -23,6 +25,15 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
+def commands(group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - of click, or of what typer has of it
+    """Yield every command with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in commands(command))
+        else:
+            yield name, command
+
+
 def test_the_readme_shows_the_two_commands_first() -> None:
     commands = [line.partition("#")[0].strip() for line in blocks(README, "bash")[0].splitlines()]
     assert commands == ["make run", "make test"]
@@ -36,14 +47,17 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
 def test_every_command_and_option_exists(page: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    known = {name: {option for each in command.params for option in each.opts} for name, command in commands.items()}
+    known = {
+        name: {option for each in command.params for option in each.opts}
+        for name, command in commands(typer.main.get_command(app))
+    }
     for block in blocks(page.read_text(encoding="utf-8"), "bash"):
         for line in block.splitlines():
             words = line.partition("#")[0].split()
             if words[:1] == ["manylens"]:
-                assert words[1] in known, line
-                assert {word for word in words if word.startswith("-")} <= known[words[1]], line
+                name = next((name for name in (" ".join(words[1:3]), words[1]) if name in known), None)
+                assert name is not None, line
+                assert {word for word in words if word.startswith("-")} <= known[name], line
 
 
 def test_the_table_of_recipes_is_complete() -> None:
@@ -57,13 +71,10 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {page.name for page in PAGES} == {name for entry in navigation for name in entry.values()}
 
 
-def test_the_json_line_of_the_readme_is_a_recorded_judgement(tmp_path: Path) -> None:
-    from manylens.teacher.backends import RecordedBackend
-
-    (line,) = blocks(README, "json")
-    path = tmp_path / "judgements.jsonl"
-    path.write_text(line, encoding="utf-8")
-    assert RecordedBackend(path).name.startswith("recorded:")
+def test_the_teacher_of_the_readme_is_a_section_of_a_recipe() -> None:
+    (section,) = blocks(README, "yaml")
+    config = load_config({**yaml.safe_load(section), "extends": "demo"})
+    assert config.teacher.backend == "openai" and config.teacher.model == "Qwen/Qwen3-14B"
 
 
 def test_the_table_of_the_readme_fits_the_recipe_for_own_data(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ LEVELS = (
     ("evaluation",),
     ("run_folder",),
     ("artefacts", "inputs"),
-    ("preflight",),
+    ("preflight", "stages"),
     ("pipeline",),
     ("results",),
     ("cli",),

@@ -15,10 +15,11 @@ from transformers import AutoModelForSequenceClassification
 
 import manylens
 from manylens.config import Config
-from manylens.errors import BadRowError, DataError, StageError
+from manylens.errors import BadRowError, BudgetError, DataError, StageError
 from manylens.pipeline import STAGES, fingerprints, load_or_read_pairs
 from manylens.recipe import load_config
 from manylens.run_folder import RunFolder
+from manylens.student.targets import Targets
 from manylens.teacher import PERSPECTIVES, JudgementStore
 from tiny import TinyShop
 
@@ -353,3 +354,40 @@ def test_what_is_operational_makes_no_stage_run_again(shop: TinyShop) -> None:
     wanted = fingerprints(load_config(shop.recipe()))
     assert fingerprints(load_config(shop.recipe(), ["judge.budget=5Mtok", "judge.store=elsewhere.sqlite"])) == wanted
     assert fingerprints(load_config(shop.recipe(), ["judge.samples=2"]))["judge"] != wanted["judge"]
+
+
+def test_rationalised_pairs_are_distilled_too(models: Path, tmp_path: Path) -> None:
+    shop = TinyShop.make(tmp_path / "shop", models, queries=5)
+    judgements = shop.folder / "judgements.jsonl"
+    kept, missed = [], {"query_id": "q0", "product_id": "p0-e"}
+    for line in judgements.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        # All judgements of one train pair are wrong, so that there is nothing consistent to distil of it.
+        kept.append(json.dumps({**row, "label": "irrelevant"} if missed.items() <= row.items() else row))
+    rationalised = {**missed, "perspective": "rationalize", "rationale": "It is the red mug.", "label": "exact"}
+    judgements.write_text("\n".join([*kept, json.dumps(rationalised)]) + "\n", encoding="utf-8")
+    run = manylens.run(shop.recipe(), ["annotate.rationalize=true"], folder=tmp_path / "run", until="embed")
+    table = pq.read_table(run.path / "annotate" / "rationales.parquet").to_pylist()
+    added = [row for row in table if row["rationalized"]]
+    assert [(row["pair_id"], row["label"], row["consistent"]) for row in added] == [("q0:p0-e", "exact", True)]
+    assert Targets.load(run.path / "embed").vectors.shape[0] == 16
+    plain = manylens.run(shop.recipe(), folder=tmp_path / "plain", until="embed")
+    assert Targets.load(plain.path / "embed").vectors.shape[0] == 15
+
+
+def test_a_spent_budget_keeps_every_answer_and_more_of_it_goes_on(models: Path, tmp_path: Path) -> None:
+    shop = TinyShop.make(tmp_path / "shop", models, queries=5)
+    with pytest.raises(BudgetError, match="every answer|Every answer"):
+        manylens.run(shop.recipe(), ["judge.budget=20ktok"], folder=tmp_path / "run", until="judge")
+    with JudgementStore(tmp_path / "run" / "judge" / "judgements.sqlite") as store:
+        kept = len(store)
+    assert 0 < kept < 48
+    manylens.run(shop.recipe(), ["judge.budget=1Mtok"], folder=tmp_path / "run", until="judge")
+    assert (report(tmp_path / "run")["reused"], report(tmp_path / "run")["asked"]) == (kept, 48 - kept)
+
+
+def test_recipes_that_share_a_store_pay_once(shop: TinyShop, tmp_path: Path) -> None:
+    shared = [f"judge.store={tmp_path / 'shared' / 'judgements.sqlite'}"]
+    manylens.run(shop.recipe(), shared, folder=tmp_path / "first", until="judge")
+    manylens.run(shop.recipe(), [*shared, "curate.filter=none"], folder=tmp_path / "second", until="curate")
+    assert report(tmp_path / "second")["asked"] == 0

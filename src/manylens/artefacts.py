@@ -13,11 +13,9 @@ from manylens.run_folder import RunFolder
 
 
 def judgement_store_path(run: RunFolder) -> Path:
-    """Return the file that keeps the teacher's answers; its folder is made where it does not exist."""
+    """Return the file that keeps the teacher's answers."""
     store = run.config.judge.store
-    path = run.stage("judge") / "judgements.sqlite" if store is None else Path(store)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return run.path / "judge" / "judgements.sqlite" if store is None else Path(store)
 
 
 def rationales_path(run: RunFolder) -> Path:

@@ -35,6 +35,12 @@ def tune(config: Config) -> list[str]:
     return _model_files(config.tuned_model)
 
 
+def annotate(config: Config) -> list[str]:
+    """Return the template that shows the gold label, where it is used."""
+    template = resources.files("manylens.teacher") / "prompts" / "tools" / "rationalize.jinja"
+    return [template.read_text(encoding="utf-8")] if config.annotate.rationalize else []
+
+
 def embed(config: Config) -> list[str]:
     """Return the files of the sentence encoder."""
     return _model_files(config.embed.encoder)

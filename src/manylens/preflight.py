@@ -10,7 +10,10 @@ from manylens.errors import ConfigError, MissingExtraError, StudentError, Unknow
 from manylens.recipe import check_options
 from manylens.records import Pair
 from manylens.teacher import build_backend, load_perspective
-from manylens.teacher.judge import requests_of
+from manylens.teacher.annotate import check_annotating
+from manylens.teacher.judge import check_sampling, requests_of
+from manylens.teacher.spending import Budget
+from manylens.teacher.tune import check_tuning
 
 _EXAMPLE = Pair(
     pair_id="q1:p1",
@@ -46,8 +49,16 @@ def _check_data_and_teacher(config: Config) -> None:
     scale = config.labels.build()
     input_files(config.data)
     perspectives = [load_perspective(name) for name in config.judge.perspectives]
-    deque(requests_of([_EXAMPLE], perspectives, scale), maxlen=0)  # Renders every prompt.
+    form = config.teacher.answer_format
+    deque(requests_of([_EXAMPLE], perspectives, scale, answer_format=form), maxlen=0)  # Renders every prompt.
     build_backend(config.teacher, recorded_judgements(config.data))
+    check_sampling(config.teacher, config.judge)
+    if config.judge.budget is not None:
+        Budget.parse(config.judge.budget)
+    load_perspective(config.curate.prompt)
+    if config.tune is not None and config.tuned_model is not None:
+        check_tuning(config.tune, config.tuned_model)
+    check_annotating(config.annotate, config.tune)
 
 
 def _check_student(config: Config) -> None:

@@ -183,6 +183,8 @@ def _explain(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
                 lines.append(f"{path}.{key} is required: one of {', '.join(members)}")
             else:
                 lines.append(f"{path}.{key}: {UnknownNameError(key, str(item['ctx']['tag']), members)}")
+        elif not location:
+            lines.append(item["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"{path or 'recipe'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
     return lines

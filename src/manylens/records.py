@@ -196,12 +196,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreferencePair:
-    """A right rationale of one perspective against a wrong one of a different perspective.
+    """A right rationale against a wrong one, of different perspectives or of two samples of the same.
 
     Attributes:
         pair_id: The pair.
         chosen: The judgement whose label is the gold label.
-        rejected: The judgement of another perspective whose label is not.
+        rejected: The judgement whose label is not.
     """
 
     pair_id: str

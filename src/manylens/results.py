@@ -20,6 +20,7 @@ from manylens.evaluation import (
 from manylens.pipeline import STAGES, fingerprints
 from manylens.run_folder import RunFolder
 from manylens.teacher.panel import PanelStatistics, panel_table
+from manylens.teacher.tune import TuneReport, tune_table
 
 
 def evaluations(run: RunFolder) -> dict[str, list[Evaluation]]:
@@ -37,7 +38,7 @@ def evaluations(run: RunFolder) -> dict[str, list[Evaluation]]:
 
 
 def result_tables(run: RunFolder) -> list[Table]:
-    """Return the tables of a finished run: the teacher's panel, the students, their classes, the comparisons.
+    """Return the tables of a finished run: the teacher's panel and tuning, the students, their classes, comparisons.
 
     Raises:
         StageError: If the run did not come to its end.
@@ -45,7 +46,8 @@ def result_tables(run: RunFolder) -> list[Table]:
     config = run.config
     titled = {_title(run, method): found for method, found in evaluations(run).items()}
     panel = TypeAdapter(PanelStatistics).validate_json((run.path / "curate" / "panel.json").read_text(encoding="utf-8"))
-    tables = [panel_table(panel, config.labels.build()), evaluation_table(titled), per_class_table(titled)]
+    tables = [panel_table(panel, config.labels.build()), *_tuned(run)]
+    tables += [evaluation_table(titled), per_class_table(titled)]
     for baseline in config.student.baselines:
         place = run.path / "evaluate" / f"{config.student.method}-against-{baseline}.json"
         comparison = TypeAdapter(Comparison).validate_json(place.read_text(encoding="utf-8"))
@@ -92,6 +94,14 @@ def status_table(run: RunFolder) -> Table:
             cells = [f"{finished:%Y-%m-%d %H:%M:%S}", f"{done['seconds']:.1f}", f"{done['peak_memory_mib']:.0f}"]
         table.add_row(name, f"[{colours[state]}]{state}[/]", *cells, f"{name}/" if done else "")
     return table
+
+
+def _tuned(run: RunFolder) -> list[Table]:
+    """Return what tuning the teacher came to, where it was tuned."""
+    if run.config.tune is None:
+        return []
+    text = (run.path / "tune" / "report.json").read_text(encoding="utf-8")
+    return [tune_table(TypeAdapter(TuneReport).validate_json(text))]
 
 
 def _title(run: RunFolder, method: str) -> str:

@@ -116,7 +116,7 @@ def show_prompt(
         from manylens.teacher import load_perspective, render_prompt
 
         config, template = load_config(recipe, overrides or []), load_perspective(perspective)
-        found = load_or_read_pairs(config, folder).get(pair)
-        for message in render_prompt(template, found, config.labels.build()):
+        found, scale = load_or_read_pairs(config, folder).get(pair), config.labels.build()
+        for message in render_prompt(template, found, scale, answer_format=config.teacher.answer_format):
             console.print(f"[dim]── {message['role']}[/]")
             typer.echo(message["content"])

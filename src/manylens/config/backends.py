@@ -42,6 +42,11 @@ class RecordedTeacher(Section):
     backend: Literal["recorded"] = "recorded"
     path: str | None = None
 
+    @property
+    def answer_format(self) -> Literal["text"]:
+        """The form that answers take, which the prompts ask for."""
+        return "text"
+
 
 class _ModelOptions(Section):
     """What every model that generates understands.
@@ -88,6 +93,11 @@ class OpenAITeacher(_ModelOptions):
     max_concurrency: int = Field(default=64, ge=1)
     max_attempts: int = Field(default=8, ge=1)
 
+    @property
+    def answer_format(self) -> Literal["text", "json"]:
+        """The form that answers take, which the prompts ask for."""
+        return "text" if self.structured_output == "off" else "json"
+
 
 class TransformersOptions(_ModelOptions):
     """Generation in this process with transformers.
@@ -105,6 +115,11 @@ class TransformersOptions(_ModelOptions):
     device: str | None = None
     batch_size: int = Field(default=16, ge=1)
 
+    @property
+    def answer_format(self) -> Literal["text"]:
+        """The form that answers take, which the prompts ask for."""
+        return "text"
+
 
 class VllmOptions(_ModelOptions):
     """Generation in this process with vLLM.
@@ -121,6 +136,11 @@ class VllmOptions(_ModelOptions):
     engine: Options = {}
     structured_output: bool = False
     batch_size: int = Field(default=1024, ge=1)
+
+    @property
+    def answer_format(self) -> Literal["text", "json"]:
+        """The form that answers take, which the prompts ask for."""
+        return "json" if self.structured_output else "text"
 
 
 class _LocalModel(Section):

@@ -1,0 +1,238 @@
+"""What each stage does: the library's functions, mapped to files in a run folder.
+
+A function gets the run and the stage's folder. `manylens.pipeline` has the table that orders them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manylens import inputs
+from manylens.artefacts import judged_pairs, judgement_store_path, predictions_on_test, rationales_path
+from manylens.data import Pairs, load_pairs, recorded_judgements
+from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
+from manylens.progress import Meter, meter
+from manylens.run_folder import RunFolder, StudentPlace, fingerprint, write_json
+from manylens.teacher import JudgementStore, build_backend, curate, judge, judgements_of, load_perspective
+from manylens.teacher.annotate import annotate, rationalize
+from manylens.teacher.backends import Backend
+from manylens.teacher.judgements import read_judgements, write_judgements
+from manylens.teacher.panel import panel_statistics
+from manylens.teacher.questions import attempts_of, requests_of
+from manylens.teacher.spending import UNPRICED, Budget, Tokens, left_of, price_of, tokens_of
+from manylens.teacher.tune import tune, tuned_backends
+
+if TYPE_CHECKING:
+    from manylens.student.predict import Student
+
+#: Raised when a trained student changes its form or meaning.
+_STUDENT_VERSION = 1
+#: Pairs that a student scores at a time.
+_PREDICT_ROWS = 1024
+
+
+def data_stage(run: RunFolder, folder: Path) -> None:
+    """Load, check and split the pairs."""
+    report = load_pairs(run.config.data, run.config.labels.build(), folder)
+    write_json(folder / "report.json", asdict(report))
+
+
+def judge_stage(run: RunFolder, folder: Path) -> None:
+    """Ask the teacher, and write down the judgements that this recipe is about."""
+    config, scale, pairs = run.config, run.config.labels.build(), judged_pairs(run)
+    perspectives = [load_perspective(name) for name in config.judge.perspectives]
+    backend = build_backend(config.teacher, recorded_judgements(config.data))
+    asked = {"samples": config.judge.samples, "retry_unparsed": config.judge.retry_unparsed}
+    budget = Budget.parse(config.judge.budget) if config.judge.budget else None
+    price = price_of(config.teacher)
+    with JudgementStore(judgement_store_path(run)) as store:
+        report = judge(pairs, perspectives, scale, backend, store, **asked, budget=budget, price=price)
+        current = judgements_of(pairs, perspectives, scale, backend, store, **asked)
+        write_judgements(folder / "judgements.parquet", current)
+    write_json(folder / "report.json", asdict(report))
+
+
+def curate_stage(run: RunFolder, folder: Path) -> None:
+    """Filter the judgements, make tuning rows of them, and measure the panel."""
+    config, scale, pairs = run.config, run.config.labels.build(), judged_pairs(run)
+    judgements = run.path / "judge" / "judgements.parquet"
+    curated = curate(pairs, read_judgements(judgements), scale, config.curate, config.seed)
+    pq.write_table(curated.rationales, folder / "rationales.parquet")
+    pq.write_table(curated.sft, folder / "sft.parquet")
+    pq.write_table(curated.preferences, folder / "preferences.parquet")
+    names = [load_perspective(name).name for name in config.judge.perspectives]
+    write_json(folder / "report.json", asdict(curated.report))
+    write_json(folder / "panel.json", asdict(panel_statistics(pairs, read_judgements(judgements), scale, names)))
+
+
+def tune_stage(run: RunFolder, folder: Path) -> None:
+    """Tune the teacher, and measure it on dev pairs."""
+    config, curated = run.config, run.path / "curate"
+    assert config.tune is not None and config.tuned_model is not None  # The stage only runs then.
+    tune(
+        config.tune,
+        model=config.tuned_model,
+        sft=pq.read_table(curated / "sft.parquet"),
+        preferences=pq.read_table(curated / "preferences.parquet"),
+        dev=Pairs.read(run.path / "data" / "pairs.parquet").split("dev"),
+        scale=config.labels.build(),
+        prompt=load_perspective(config.curate.prompt),
+        folder=folder,
+        seed=config.seed,
+    )
+
+
+def annotate_stage(run: RunFolder, folder: Path) -> None:
+    """Have the tuned teacher judge, and rationalise where no judgement reached the gold label."""
+    config, scale = run.config, run.config.labels.build()
+    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    rationales = pq.read_table(run.path / "curate" / "rationales.parquet")
+    reports = {}
+    with JudgementStore(judgement_store_path(run)) as store:
+        if config.tune is None:
+            backend = build_backend(config.teacher, recorded_judgements(config.data))
+        else:
+            members = tuned_backends(config.tune, run.path / "tune")
+            backend = next(iter(members.values()))
+            wanted = Pairs(pa.concat_tables([pairs.split(split).table for split in config.annotate.splits]))
+            prompt = load_perspective(config.curate.prompt)
+            annotated = annotate(wanted, scale, prompt, members, store, config.annotate)
+            rationales, reports = annotated.rationales, dict(annotated.reports)
+        if config.annotate.rationalize:
+            priced = config.tune is None  # A tuned teacher is a model of one's own.
+            budget = _what_is_left(run, backend, store) if priced else None
+            price = price_of(config.teacher) if priced else UNPRICED
+            train = pairs.split("train")
+            annotated = rationalize(train, rationales, scale, backend, store, budget=budget, price=price)
+            rationales = pa.concat_tables([rationales, annotated.rationales])
+            reports |= annotated.reports
+    pq.write_table(rationales, folder / "rationales.parquet")
+    write_json(folder / "report.json", {name: asdict(report) for name, report in reports.items()})
+
+
+def _what_is_left(run: RunFolder, backend: Backend, store: JudgementStore) -> Budget | None:
+    """Return what the judgements of this recipe have left of its budget."""
+    config = run.config
+    if config.judge.budget is None:
+        return None
+    perspectives = [load_perspective(name) for name in config.judge.perspectives]
+    scale, form = config.labels.build(), backend.answer_format
+    spent = Tokens()
+    for request in requests_of(judged_pairs(run), perspectives, scale, config.judge.samples, answer_format=form):
+        for judgement in attempts_of(request, backend, scale, store, config.judge.retry_unparsed):
+            spent += tokens_of(request, judgement)
+    return left_of(Budget.parse(config.judge.budget), spent, price_of(config.teacher))
+
+
+def embed_stage(run: RunFolder, folder: Path) -> None:
+    """Turn the rationales into target vectors."""
+    from manylens.student.embed import RationaleEncoder
+    from manylens.student.targets import build_targets
+
+    config = run.config.embed
+    # The cache goes by the encoder's name, so other weights under the same path need another cache.
+    cache = folder / f"vectors-{fingerprint(config.encoder, inputs.embed(run.config))[:8]}.sqlite"
+    table = pq.read_table(rationales_path(run))
+    if config.use == "consistent":
+        table = table.filter(pc.field("consistent"))
+    columns = (table[name].to_pylist() for name in ("pair_id", "perspective", "rationale"))
+    train = Pairs.read(run.path / "data" / "pairs.parquet").split("train")
+    train_ids = {str(pair_id) for pair_id in train.table["pair_id"].to_pylist()}
+    targets = build_targets(
+        zip(*columns, strict=True),
+        RationaleEncoder(config.encoder, cache, config.batch_size).embed,
+        combine=config.target,
+        perspectives=_in_order(table["perspective"], run.config.judge.perspectives),
+        centre_on=frozenset(train_ids) if config.centre else frozenset(),
+    )
+    targets.save(folder)
+
+
+def distil_stage(run: RunFolder, folder: Path) -> None:
+    """Train every student that is not current."""
+    from manylens.student.methods import get_method
+    from manylens.student.targets import Targets
+    from manylens.student.train import train_student
+
+    config, scale = run.config.student, run.config.labels.build()
+    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    for student in run.students():
+        guided = get_method(student.method).guide
+        wanted = _student_fingerprint(run, student)
+        if run.state(student.place, wanted) == "done":
+            continue
+        started = folder / student.name / "started"
+        if started.parent.exists() and not (started.exists() and started.read_text(encoding="utf-8") == wanted):
+            shutil.rmtree(started.parent)  # Checkpoints of another recipe must not be taken up again.
+        with run.running(student.place, wanted) as place:
+            started.write_text(wanted, encoding="utf-8")
+            train_student(
+                pairs.split("train"),
+                pairs.split("dev"),
+                scale,
+                config,
+                method=student.method,
+                seed=student.seed,
+                folder=place,
+                targets=Targets.load(run.path / "embed") if guided else None,
+            )
+
+
+def _student_fingerprint(run: RunFolder, student: StudentPlace) -> str:
+    """Cover what this one student depends on, so that a new extractor does not train the baselines again."""
+    from manylens.student.methods import get_method
+
+    guided = get_method(student.method).guide
+    apart = {"method", "baselines", "seeds"} | (set() if guided else {"extractor", "extractor_options", "guide"})
+    options = run.config.student.model_dump(mode="json", exclude=apart)
+    upstream = run.done("embed" if guided else "data")
+    assert upstream is not None  # Stages run in order.
+    return fingerprint(
+        "student", _STUDENT_VERSION, asdict(student), options, inputs.distil(run.config), upstream["fingerprint"]
+    )
+
+
+def evaluate_stage(run: RunFolder, folder: Path) -> None:
+    """Measure the students, and compare them with their baselines."""
+    from manylens.student.predict import Student
+
+    config, scale = run.config, run.config.labels.build()
+    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    for student in run.students():
+        place = folder / student.name
+        place.mkdir(exist_ok=True)
+        model = Student.load(run.path / student.place)
+        with meter(f"evaluate {student.name}", len(pairs.split("dev")) + len(pairs.split("test"))) as bar:
+            dev, test = (_predictions(model, pairs.split(split), bar) for split in ("dev", "test"))
+        pq.write_table(pa.concat_tables([dev, test]), place / "predictions.parquet")
+        write_json(place / "evaluation.json", asdict(evaluate(dev, test, scale, config.evaluate, config.seed)))
+    for baseline in config.student.baselines:
+        sides = (predictions_on_test(run, config.student.method), predictions_on_test(run, baseline))
+        comparison = compare(*sides, scale, config.evaluate, config.seed)
+        write_json(folder / f"{config.student.method}-against-{baseline}.json", asdict(comparison))
+
+
+def _predictions(student: Student, pairs: Pairs, bar: Meter) -> pa.Table:
+    columns = [name for name in PREDICTION_SCHEMA.names if name != "logits"]
+    batches = []
+    for start in range(0, len(pairs), _PREDICT_ROWS):
+        part = Pairs(pairs.table.slice(start, _PREDICT_ROWS))
+        logits = pa.array(list(student.logits(list(part))), type=PREDICTION_SCHEMA.field("logits").type)
+        batches.append(part.table.select(columns).append_column("logits", logits))
+        bar.advance(len(part))
+    return pa.concat_tables(batches).cast(PREDICTION_SCHEMA)
+
+
+def _in_order(names: pa.ChunkedArray[pa.StringScalar], panel: Sequence[str]) -> list[str]:
+    """Return the perspectives that rationales are of: the panel's in its order, then any others."""
+    found = {str(name) for name in pc.unique(names).to_pylist()}
+    known = [name for name in (load_perspective(perspective).name for perspective in panel) if name in found]
+    return [*known, *sorted(found.difference(known))]
