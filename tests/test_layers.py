@@ -14,7 +14,7 @@ SOURCE = Path(manylens.__file__).parent
 #: A module or folder imports only from the levels above its own, and from itself.
 LEVELS = (
     ("_version", "errors", "records", "progress"),
-    ("config",),
+    ("config", "trainer_progress"),
     ("recipe",),
     ("data",),
     ("teacher", "student"),

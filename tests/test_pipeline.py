@@ -377,7 +377,7 @@ def test_rationalised_pairs_are_distilled_too(models: Path, tmp_path: Path) -> N
 
 def test_a_spent_budget_keeps_every_answer_and_more_of_it_goes_on(models: Path, tmp_path: Path) -> None:
     shop = TinyShop.make(tmp_path / "shop", models, queries=5)
-    with pytest.raises(BudgetError, match="every answer|Every answer"):
+    with pytest.raises(BudgetError, match="Every answer is kept"):
         manylens.run(shop.recipe(), ["judge.budget=20ktok"], folder=tmp_path / "run", until="judge")
     with JudgementStore(tmp_path / "run" / "judge" / "judgements.sqlite") as store:
         kept = len(store)

@@ -39,7 +39,7 @@ def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
         ("teacher.backend=recordd", "ConfigError", "unknown backend 'recordd' (did you mean 'recorded'?)"),
         ("judge.budget=lots", "ConfigError", "a budget is an amount above 0, such as 20usd"),
         ("curate.prompt=neutrl", "UnknownNameError", "(did you mean 'neutral'?)"),
-        ("tune={sft: {learnin_rate: 1}}", "ConfigError", "tune.model is required: the teacher's backend 'recorded' has"),
+        ("tune={sft: {learnin_rate: 1}}", "ConfigError", "tune.model is required: the teacher's backend"),
         ("tune={model: no/such, sft: {learnin_rate: 1}}", "ConfigError", "unknown key tune.sft.learnin_rate"),
         ("tune={model: no/such}", "ConfigError", "no/such"),
         ("teacher.path=absent.jsonl", "BadRowError", "absent.jsonl: expected a JSONL file of recorded judgements"),

@@ -22,7 +22,7 @@ from manylens.records import ESCI
 from manylens.student import Student, train
 from manylens.student.targets import Targets
 from manylens.student.train import TRAINING_DEFAULTS, TrainReport, hardware_precision, last_checkpoint, train_student
-from manylens.student.trainer import ProgressMeter
+from manylens.trainer_progress import ProgressMeter
 
 from . import training_child
 from .build import DIM, TEMPLATE, make_config, make_pair, make_pairs, make_targets

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import io
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
-from rich.console import Console
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from manylens import progress
 from manylens.records import ESCI
 from manylens.student import LatentReasoningForSequenceClassification
 from manylens.student.rows import StudentCollator, write_rows
-from manylens.student.trainer import ClipPerGroup, GuideWarmup, ProgressMeter, StudentTrainer, parameter_groups
+from manylens.student.trainer import ClipPerGroup, GuideWarmup, StudentTrainer, parameter_groups
 
 from .build import BACKBONES, make_encoder, make_model, make_pairs, make_targets
 
@@ -196,25 +192,3 @@ def test_batches_are_grouped_by_length(tmp_path: Path) -> None:
         assert sum(len(batch["labels"]) for batch in batches) == 160
         padding[strategy] = sum(int((batch["attention_mask"] == 0).sum()) for batch in batches)
     assert padding["group_by_length"] < 0.6 * padding["random"]
-
-
-def test_one_bar_shows_steps_and_losses(tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=output, force_terminal=True, width=160))
-    trainer = make_trainer(tmp_path, rows)
-    with closing(ProgressMeter("distil lrkd")) as bar:
-        trainer.add_callback(bar)
-        trainer.train()
-    last = output.getvalue().split("distil lrkd")[-1]
-    assert "4/4" in last
-    assert f"loss {trainer.state.log_history[-2]['loss']:.3f}" in last
-
-
-def test_a_failed_training_takes_its_bar_down(tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=output, force_terminal=True, width=160))
-    trainer = make_trainer(tmp_path, rows.select_columns(["input_ids", "attention_mask", "length"]))
-    with pytest.raises(KeyError), closing(ProgressMeter("distil lrkd")) as bar:
-        trainer.add_callback(bar)
-        trainer.train()
-    assert output.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again

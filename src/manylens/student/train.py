@@ -34,7 +34,8 @@ from manylens.student.model import LatentReasoningForSequenceClassification
 from manylens.student.pretrained import resolve_pretrained
 from manylens.student.rows import StudentCollator, write_rows
 from manylens.student.targets import Targets
-from manylens.student.trainer import ClipPerGroup, GuideWarmup, ProgressMeter, StudentTrainer
+from manylens.student.trainer import ClipPerGroup, GuideWarmup, StudentTrainer
+from manylens.trainer_progress import ProgressMeter
 
 #: What a student's training starts from; the recipe's `student.training` overrides any of it.
 TRAINING_DEFAULTS: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,17 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from manylens.progress import meter
 from manylens.teacher.tune.hardware import hardware_options, release_memory
 from manylens.teacher.tune.job import WHOLE, TrainJob, last_checkpoint, write_json
 from manylens.teacher.tune.options import TRAINING_DEFAULTS, Phase, lora_config, quantization_config
+from manylens.trainer_progress import ProgressMeter
 
 #: Weights that an adapter is put on stay as they came; weights that are trained themselves are held in fp32.
 _DTYPE = {"lora": "auto", "qlora": "bfloat16", "none": "float32"}
 
 
-class _Progress(TrainerCallback):
-    """A progress bar over all steps, with the newest loss behind it, and the mark on each whole checkpoint."""
-
-    def __init__(self, description: str) -> None:
-        self._description = description
-        self._stack = ExitStack()
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any  # noqa: ANN401
-    ) -> None:  # fmt: skip
-        if state.is_world_process_zero:
-            self._meter = self._stack.enter_context(meter(self._description, state.max_steps))
-            self._meter.advance(state.global_step)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any  # noqa: ANN401
-    ) -> None:  # fmt: skip
-        if state.is_world_process_zero:
-            self._meter.advance()
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any  # noqa: ANN401
-    ) -> None:  # fmt: skip
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        if state.is_world_process_zero and losses:
-            self._meter.note(f"loss {losses[-1]:.4f}")
+class _MarkWhole(TrainerCallback):
+    """Marks each checkpoint once it is written whole; a killed training goes on from a marked one."""
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any  # noqa: ANN401
@@ -82,12 +55,10 @@ def train(job: TrainJob) -> None:
 
 def _train(job: TrainJob) -> None:
     trainer = build_trainer(job)
-    progress = _Progress(job.description)
-    trainer.add_callback(progress)
-    try:
+    trainer.add_callback(_MarkWhole)
+    with closing(ProgressMeter(job.description)) as progress:
+        trainer.add_callback(progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(job.checkpoints))
-    finally:
-        progress.close()
     trainer.save_model(str(job.trained))
     if trainer.is_world_process_zero():
         model: Any = trainer.model
