@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from manylens.teacher.backends.loops import event_loop
+
+
+async def where() -> tuple[int, asyncio.AbstractEventLoop]:
+    await asyncio.sleep(0)
+    return threading.get_ident(), asyncio.get_running_loop()
+
+
+def test_work_runs_in_this_thread_and_always_in_the_same_loop() -> None:
+    with event_loop() as run:
+        first, second = run(where()), run(where())
+    assert first == second
+    assert first[0] == threading.get_ident()
+    assert first[1].is_closed()
+
+
+def test_where_this_threads_loop_is_running_it_runs_in_another_thread() -> None:
+    async def cell_of_a_notebook() -> tuple[int, asyncio.AbstractEventLoop]:
+        with event_loop() as run:
+            first, second = run(where()), run(where())
+        assert first == second
+        return first
+
+    thread, loop = asyncio.run(cell_of_a_notebook())
+    assert thread != threading.get_ident()
+    assert loop.is_closed()
+    assert "manylens-teacher" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_was_left_unfinished_goes_on_with_the_next_work() -> None:
+    done: list[str] = []
+
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+        done.append("slow")
+
+    async def start() -> asyncio.Task[None]:
+        return asyncio.create_task(slow())
+
+    async def wait(task: asyncio.Task[None]) -> None:
+        await task
+
+    with event_loop() as run:
+        task = run(start())
+        assert not task.done()
+        run(wait(task))
+    assert done == ["slow"]
+
+
+def test_the_current_event_loop_of_the_caller_stays() -> None:
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    try:
+        with event_loop() as run:
+            run(where())
+        assert asyncio.get_event_loop_policy().get_event_loop() is own
+    finally:
+        asyncio.set_event_loop(None)
+        own.close()
