@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,13 @@ def test_a_missing_extra_is_found(shop: TinyShop, module: str) -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told.startswith("MissingExtraError") and "pip install 'manylens[train]'" in told, told
+
+
+def test_a_missing_library_of_a_backend_is_found_before_it_is_asked(shop: TinyShop) -> None:
+    pytest.importorskip("trl", reason="the extra [teacher] is not installed")
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vllm is installed")
+    assert problem(shop.recipe(), "teacher={backend: vllm, model: Qwen/Qwen3-14B}") == (
+        "MissingExtraError",
+        "vllm is not installed; run: pip install 'manylens[vllm]'",
+    )

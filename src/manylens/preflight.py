@@ -11,6 +11,7 @@ from manylens.recipe import check_options
 from manylens.records import Pair
 from manylens.teacher import build_backend, load_perspective
 from manylens.teacher.annotate import check_annotating
+from manylens.teacher.backends import check_installed
 from manylens.teacher.judge import check_sampling, requests_of
 from manylens.teacher.spending import Budget
 from manylens.teacher.tune import check_tuning
@@ -52,12 +53,14 @@ def _check_data_and_teacher(config: Config) -> None:
     form = config.teacher.answer_format
     deque(requests_of([_EXAMPLE], perspectives, scale, answer_format=form), maxlen=0)  # Renders every prompt.
     build_backend(config.teacher, recorded_judgements(config.data))
+    check_installed(config.teacher.backend)
     check_sampling(config.teacher, config.judge)
     if config.judge.budget is not None:
         Budget.parse(config.judge.budget)
     load_perspective(config.curate.prompt)
     if config.tune is not None and config.tuned_model is not None:
         check_tuning(config.tune, config.tuned_model)
+        check_installed(config.tune.generate.backend)
     check_annotating(config.annotate, config.tune)
 
 

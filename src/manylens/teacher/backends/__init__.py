@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 
 from manylens.config import RecordedTeacher, TeacherConfig
@@ -18,6 +19,7 @@ __all__ = [
     "Request",
     "build_backend",
     "canonical_json",
+    "check_installed",
     "request_seed",
 ]
 
@@ -27,6 +29,25 @@ BACKENDS: dict[str, str] = {
     "vllm": "manylens.teacher.backends.vllm:VllmBackend",
     "transformers": "manylens.teacher.backends.transformers:TransformersBackend",
 }
+
+
+#: What a backend imports when it is first asked, and the extra that brings it.
+_LIBRARIES: dict[str, tuple[str, str]] = {
+    "openai": ("aiohttp", "teacher"),
+    "vllm": ("vllm", "vllm"),
+    "transformers": ("torch", "teacher"),
+}
+
+
+def check_installed(backend: str) -> None:
+    """Check that a backend's library is there; building one does not, so that finished runs can be read without it.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    library, extra = _LIBRARIES.get(backend, (None, ""))
+    if library is not None and importlib.util.find_spec(library) is None:
+        raise MissingExtraError(library, extra)
 
 
 def build_backend(config: TeacherConfig, default_path: Path | None = None) -> Backend:
