@@ -313,3 +313,7 @@ def test_a_wrong_extends_is_refused(text: str, problem: str, tmp_path: Path) -> 
     (tmp_path / "self.yaml").write_text(text)
     with pytest.raises(ConfigError, match=problem):
         load_config(tmp_path / "self.yaml")
+
+
+def test_an_option_that_takes_a_list_takes_one() -> None:
+    check_options({"loss_type": ["sigmoid", "sft"]}, "trl:DPOConfig", "tune.dpo", defaults={"use_cpu": True})

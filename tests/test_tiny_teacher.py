@@ -79,8 +79,9 @@ def test_tuning_teaches_a_teacher_more_than_it_was_taught(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "benchmarks.tiny_teacher.study", str(tmp_path), "--seeds", "1", "--pooled-only"]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    teachers = found["test, likeliest answers"]["teachers"]
     names = ("base", "SFT, pooled", "SFT, pooled, then DPO across")
-    base, sft, dpo = (teachers[name]["accuracy"] for name in names)
-    # Of this seed, both are more than 0.1; DPO against SFT goes either way from seed to seed, see docs/evidence.md.
-    assert base < sft and base < dpo
+    base, sft, dpo = (found["test, likeliest answers"]["teachers"][name]["accuracy"] for name in names)
+    assert base + 0.05 < sft and base + 0.05 < dpo
+    # DPO does not beat SFT on every seed, this one included, and docs/evidence.md says so.
+    sampled = found["test, sampled answers"]["differences"]["SFT, pooled - base"]
+    assert sampled["low"] > 0

@@ -85,7 +85,7 @@ class Study:
     """
 
     folder: Path
-    base: int = 32_000
+    base: int = 16_000
     train: int = 200
     dev: int = 60
     test: int = 150

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -270,7 +270,7 @@ def check_options(
 
 def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type hint has no narrower type
     """Return whether a value fits a hint of scalars; of any other hint the class itself has to judge."""
-    kinds = set(get_args(hint) or (hint,))
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
     if not kinds <= {bool, int, float, str, NoneType}:
         return True
     return type(value) in kinds or (type(value) is int and float in kinds)
