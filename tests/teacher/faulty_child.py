@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,6 +56,8 @@ class LoggingTeacher(OpenAIBackend):
 
 
 if __name__ == "__main__":
+    # A shell lets its background jobs ignore Ctrl-C, and they hand that on to what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     store_path, log_path, url, judgements = sys.argv[1:]
     backend = LoggingTeacher(teacher(url))
     backend.log = Path(log_path)
