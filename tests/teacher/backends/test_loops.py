@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
+import time
+
+import pytest
 
 from manylens.teacher.backends.loops import event_loop
 
@@ -62,3 +68,32 @@ def test_the_current_event_loop_of_the_caller_stays() -> None:
     finally:
         asyncio.set_event_loop(None)
         own.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
+def test_ctrl_c_strikes_the_work_and_no_task_beside_it() -> None:
+    done: list[str] = []
+
+    async def beside() -> None:
+        os.kill(os.getpid(), signal.SIGINT)  # Its handler runs here, in the midst of this task.
+        await asyncio.sleep(0)
+        done.append("beside")
+
+    async def work() -> None:
+        tasks.append(asyncio.create_task(beside()))
+        await asyncio.sleep(60)
+
+    async def wait() -> None:
+        await tasks[0]
+
+    tasks: list[asyncio.Task[None]] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell lets its background jobs ignore Ctrl-C.
+    with event_loop() as run:
+        with pytest.raises(KeyboardInterrupt):
+            run(work())
+        run(wait())
+        assert done == ["beside"]
+        with pytest.raises(KeyboardInterrupt):  # Between two pieces of work it is what it always is.
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
