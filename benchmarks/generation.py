@@ -23,8 +23,8 @@ from manylens.config import SamplingConfig, TransformersTeacher
 from manylens.records import ESCI, Pair
 from manylens.teacher.backends.generation import RowSampler
 from manylens.teacher.backends.transformers import TransformersBackend
-from manylens.teacher.judge import requests_of
 from manylens.teacher.perspectives import NEUTRAL
+from manylens.teacher.questions import requests_of
 
 ROUNDS = 5
 PAIRS = 64

@@ -13,7 +13,7 @@ import manylens
 SOURCE = Path(manylens.__file__).parent
 #: A module or folder imports only from the levels above its own, and from itself.
 LEVELS = (
-    ("_version", "errors", "records", "progress"),
+    ("_version", "errors", "records", "progress", "files"),
     ("config", "trainer_progress"),
     ("recipe",),
     ("data",),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import pytest
 from manylens import __version__, run_folder
 from manylens.errors import StageError
 from manylens.recipe import load_config
-from manylens.run_folder import RunFolder, StudentPlace, file_hash, fingerprint, write_json
+from manylens.run_folder import RunFolder, StudentPlace, file_hash, fingerprint
 
 CONFIG = load_config("demo")
 
@@ -36,22 +35,6 @@ def test_fingerprints_go_by_content_and_not_by_the_order_of_keys() -> None:
 def test_file_hash(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     assert file_hash(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
-
-
-def test_a_crash_while_writing_json_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.json"
-    write_json(path, {"old": "ü"})
-    assert path.read_text(encoding="utf-8") == '{\n  "old": "ü"\n}'
-    with pytest.raises(TypeError):
-        write_json(path, {"new": object()})
-
-    def crash(source: object, target: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_folder.os, "replace", crash)
-    with pytest.raises(KeyboardInterrupt):
-        write_json(path, {"new": 1})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"old": "ü"}
 
 
 def test_the_mark_is_written_when_the_block_has_ended_and_not_before(run: RunFolder) -> None:

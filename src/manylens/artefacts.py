@@ -25,8 +25,7 @@ def rationales_path(run: RunFolder) -> Path:
 
 def judged_pairs(run: RunFolder) -> Pairs:
     """Return the pairs of the splits that are judged."""
-    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
-    return Pairs(pa.concat_tables([pairs.split(split).table for split in run.config.judge.splits]))
+    return Pairs.read(run.path / "data" / "pairs.parquet").split(*run.config.judge.splits)
 
 
 def predictions_on_test(run: RunFolder, method: str) -> list[pa.Table]:

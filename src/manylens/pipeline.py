@@ -151,16 +151,12 @@ def load_or_read_pairs(config: Config, folder: str | Path | None = None) -> Pair
     Raises:
         DataError: If the data cannot be loaded.
     """
-    run_folder = _run_folder(config, folder)
+    run_folder = RunFolder.of(config, folder)
     if run_folder.state("data", fingerprints(config, until="data")["data"]) == "done":
         return Pairs.read(run_folder.path / "data" / "pairs.parquet")
     with tempfile.TemporaryDirectory() as temporary:
         load_pairs(config.data, config.labels.build(), Path(temporary))
         return Pairs.read(Path(temporary) / "pairs.parquet")
-
-
-def _run_folder(config: Config, folder: str | Path | None) -> RunFolder:
-    return RunFolder(folder or Path("runs") / config.name, config)
 
 
 def run(
@@ -187,7 +183,7 @@ def run(
         off = f"this recipe leaves out stage {until!r}" if until in {stage.name for stage in STAGES} else ""
         raise StageError(f"{off or f'unknown stage {until!r}{nearest(until, names)}'}; its stages: {', '.join(names)}")
     check(config)
-    run_folder = _run_folder(config, folder)
+    run_folder = RunFolder.of(config, folder)
     with run_folder.locked():
         wanted = fingerprints(config)
         run_folder.start(wanted)

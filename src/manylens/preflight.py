@@ -12,7 +12,8 @@ from manylens.records import Pair
 from manylens.teacher import build_backend, load_perspective
 from manylens.teacher.annotate import check_annotating
 from manylens.teacher.backends import check_installed
-from manylens.teacher.judge import check_sampling, requests_of
+from manylens.teacher.judge import check_sampling
+from manylens.teacher.questions import requests_of
 from manylens.teacher.spending import Budget
 from manylens.teacher.tune import check_tuning
 

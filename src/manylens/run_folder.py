@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from manylens.config import Config
 from manylens.errors import StageError
+from manylens.files import write_json, write_text
 from manylens.recipe import dump_config, load_config
 
 StageState = Literal["done", "stale", "to do"]
@@ -44,17 +45,6 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader, or a crash, never sees half of it."""
-    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +118,11 @@ class RunFolder:
     def __init__(self, path: str | Path, config: Config) -> None:
         """Point to a folder, which need not exist yet."""
         self.path, self.config = Path(path), config
+
+    @classmethod
+    def of(cls, config: Config, path: str | Path | None = None) -> RunFolder:
+        """Point to the run folder of a recipe, ``runs/NAME`` by default; it need not exist yet."""
+        return cls(path or Path("runs") / config.name, config)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -212,7 +207,7 @@ class RunFolder:
         record |= {"name": self.config.name, "seed": self.config.seed, **_machine(), "wanted": dict(wanted)}
         record.setdefault("stages", {})
         write_json(self.path / "run.json", record)
-        _write_text(self.path / "config.yaml", dump_config(self.config))
+        write_text(self.path / "config.yaml", dump_config(self.config))
 
     def require(self, name: str) -> None:
         """Make sure that the last run in this folder came to the end of a stage.

@@ -19,8 +19,9 @@ from manylens import inputs
 from manylens.artefacts import judged_pairs, judgement_store_path, predictions_on_test, rationales_path
 from manylens.data import Pairs, load_pairs, recorded_judgements
 from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
+from manylens.files import write_json
 from manylens.progress import Meter, meter
-from manylens.run_folder import RunFolder, StudentPlace, fingerprint, write_json
+from manylens.run_folder import RunFolder, StudentPlace, fingerprint
 from manylens.teacher import JudgementStore, build_backend, curate, judge, judgements_of, load_perspective
 from manylens.teacher.annotate import annotate, rationalize
 from manylens.teacher.backends import Backend
@@ -102,7 +103,7 @@ def annotate_stage(run: RunFolder, folder: Path) -> None:
         else:
             members = tuned_backends(config.tune, run.path / "tune")
             backend = next(iter(members.values()))
-            wanted = Pairs(pa.concat_tables([pairs.split(split).table for split in config.annotate.splits]))
+            wanted = pairs.split(*config.annotate.splits)
             prompt = load_perspective(config.curate.prompt)
             annotated = annotate(wanted, scale, prompt, members, store, config.annotate)
             rationales, reports = annotated.rationales, dict(annotated.reports)

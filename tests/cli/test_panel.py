@@ -8,10 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
 import manylens
-from manylens.cli import app, panel
+from manylens.cli import panel
 from manylens.run_folder import RunFolder
 from manylens.teacher import PERSPECTIVES
 from manylens.teacher.votes import VOTE_SCHEMA
@@ -19,14 +18,6 @@ from tiny import TinyShop
 
 assert panel  # Its command joins the application when it is imported.
 Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Invoke a command in an empty working directory, on a terminal of 80 columns."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

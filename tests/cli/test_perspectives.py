@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from typer.testing import CliRunner
 
-from manylens.cli import app, perspectives
+from manylens.cli import perspectives
 from manylens.teacher import load_perspective
 from tiny import COLOURS, TinyShop
 
@@ -72,14 +71,6 @@ def server() -> Iterator[Shop]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Invoke a command in an empty working directory, on a terminal of 80 columns."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

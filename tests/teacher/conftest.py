@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from manylens.records import Judgement, Pair
+from manylens.teacher.store import JudgementStore
 
 
 @pytest.fixture
@@ -39,3 +41,9 @@ def make_judgement() -> Callable[..., Judgement]:
         return Judgement(**{**known, **fields})  # type: ignore[arg-type]
 
     return build
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JudgementStore]:
+    with JudgementStore(tmp_path / "store.sqlite") as store:
+        yield store

@@ -22,12 +22,6 @@ PANEL = [load_perspective(name) for name in PERSPECTIVES]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JudgementStore]:
-    with JudgementStore(tmp_path / "store.sqlite") as store:
-        yield store
-
-
-@pytest.fixture
 def pairs(make_pair: Callable[..., Pair]) -> list[Pair]:
     return [make_pair(number) for number in range(5)]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from manylens.records import ESCI, Pair
 from manylens.teacher import build_backend
 from manylens.teacher.judge import judge, judgements_of
 from manylens.teacher.perspectives import PERSPECTIVES, load_perspective, render_prompt
-from manylens.teacher.plan import draw, judged_by, plan
+from manylens.teacher.plan import draw, plan
 from manylens.teacher.preview import preview
 from manylens.teacher.spending import Tokens
 from manylens.teacher.store import JudgementStore
@@ -43,12 +43,6 @@ def openai(**judge: object) -> Config:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JudgementStore]:
-    with JudgementStore(tmp_path / "store.sqlite") as store:
-        yield store
-
-
-@pytest.fixture
 def pairs(make_pair: Callable[..., Pair]) -> Pairs:
     splits = ("train", "train", "train", "dev", "test")
     return Pairs.from_records(make_pair(number, split=splits[number % 5]) for number in range(20))
@@ -64,7 +58,9 @@ def test_nothing_is_known_at_first(pairs: Pairs) -> None:
     assert (planned.pairs, planned.counted_pairs, planned.exact, planned.recorded) == (16, 16, False, False)
     for each in planned.perspectives:
         assert (each.judgements, each.known, each.requests, each.answers) == (32, 0, 32, 0)
-        assert each.prompt_tokens == 2 * sum(estimated(pair, each.perspective) for pair in judged_by(openai(), pairs))
+        assert each.prompt_tokens == 2 * sum(
+            estimated(pair, each.perspective) for pair in pairs.split(*openai().judge.splits)
+        )
         assert (each.completion_tokens, each.most_completion_tokens, each.is_bound) == (None, 32 * 20, True)
     assert (planned.requests, planned.spent, planned.is_bound) == (96, Tokens(), True)
     assert planned.tokens.completion == 96 * 20
@@ -90,7 +86,7 @@ def test_what_the_store_has_is_not_planned_and_says_how_long_answers_are(pairs: 
 def test_further_attempts_are_expected(pairs: Pairs, store: JudgementStore) -> None:
     # Of eight answers two hold no label: a quarter, of which a quarter again.
     teacher = ScriptedTeacher(lambda request: "Hm." if request.pair_id in ("q0:p0", "q1:p1") else "Fits.\nLabel: exact")
-    judged = list(judged_by(openai(), pairs))
+    judged = list(pairs.split(*openai().judge.splits))
     judge(judged[:8], PANEL[:1], ESCI, teacher, store)
     (each,) = plan(openai(perspectives=["user_intent"]), pairs, teacher, store).perspectives
     assert (each.known, each.requests) == (8, 8)
@@ -132,7 +128,7 @@ def test_a_plan_after_a_preview_is_within_two_percent_of_what_is_used(
     preview(config, pairs, backend, store, 4)
     planned = plan(config, pairs, backend, store)
     assert planned.exact and not planned.is_bound
-    report = judge(judged_by(config, pairs), PANEL, ESCI, backend, store)
+    report = judge(pairs.split(*config.judge.splits), PANEL, ESCI, backend, store)
     assert report.asked == planned.requests == 36
     assert report.tokens.uncounted == 0
     assert planned.tokens.prompt == report.tokens.prompt

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -14,7 +13,6 @@ from manylens.records import ESCI, Pair
 from manylens.teacher.backends import Request
 from manylens.teacher.judge import judge
 from manylens.teacher.perspectives import PERSPECTIVES, load_perspective
-from manylens.teacher.plan import judged_by
 from manylens.teacher.preview import preview, preview_view
 from manylens.teacher.store import JudgementStore
 
@@ -27,12 +25,6 @@ CONFIG = load_config(
         "teacher": {"backend": "openai", "model": "m", "price": {"input": 1.0, "output": 2.0}},
     }
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[JudgementStore]:
-    with JudgementStore(tmp_path / "store.sqlite") as store:
-        yield store
 
 
 @pytest.fixture
@@ -72,7 +64,7 @@ def test_a_preview_is_part_of_the_run(pairs: Pairs, store: JudgementStore) -> No
     assert preview(CONFIG, pairs, again, store, 3).panels == previewed.panels
     assert again.asked == []
     panel = [load_perspective(name) for name in PERSPECTIVES]
-    report = judge(judged_by(CONFIG, pairs), panel, ESCI, teacher, store, samples=2)
+    report = judge(pairs.split(*CONFIG.judge.splits), panel, ESCI, teacher, store, samples=2)
     assert (report.requested, report.reused) == (48, 9)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,6 @@ from manylens.teacher.spending import Budget, Spending, Tokens, dollars, left_of
 from manylens.teacher.store import JudgementStore
 
 PANEL = [load_perspective(name) for name in PERSPECTIVES]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[JudgementStore]:
-    with JudgementStore(tmp_path / "store.sqlite") as store:
-        yield store
 
 
 @pytest.fixture

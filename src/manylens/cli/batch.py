@@ -111,17 +111,16 @@ def _work(recipe: str, overrides: list[str] | None, folder: Path | None) -> Iter
     from manylens.teacher import JudgementStore
     from manylens.teacher.backends import build_backend
     from manylens.teacher.judge import check_sampling
-    from manylens.teacher.plan import judged_by
 
     config = load_config(recipe, overrides or [])
     if not isinstance(config.teacher, OpenAITeacher):
         raise ConfigError(f"batch files are for teacher.backend openai, the recipe has {config.teacher.backend!r}")
     check_sampling(config.teacher, config.judge)
-    run, pairs = RunFolder(folder or Path("runs") / config.name, config), load_or_read_pairs(config, folder)
+    run, pairs = RunFolder.of(config, folder), load_or_read_pairs(config, folder)
     with run.locked(), JudgementStore(judgement_store_path(run)) as store:
         yield _Work(
             config=config.judge,
-            pairs=judged_by(config, pairs),
+            pairs=pairs.split(*config.judge.splits),
             scale=config.labels.build(),
             backend=cast("OpenAIBackend", build_backend(config.teacher)),
             store=store,

@@ -50,7 +50,7 @@ def propose(
         backend = build_backend(config.teacher)
         # One backend where it can be: a local model is loaded once.
         proposer = backend if proposing == config.teacher else build_backend(proposing)
-        run, found = RunFolder(folder or Path("runs") / config.name, config), load_or_read_pairs(config, folder)
+        run, found = RunFolder.of(config, folder), load_or_read_pairs(config, folder)
         with run.locked(), JudgementStore(judgement_store_path(run)) as store:
             proposed = ask(
                 found.split("train"),
@@ -94,7 +94,7 @@ def measure(
 
         config = load_config(recipe, overrides or [])
         backend = build_backend(config.teacher, recorded_judgements(config.data))
-        run = RunFolder(folder or Path("runs") / config.name, config)
+        run = RunFolder.of(config, folder)
         _print_additions(run, load_or_read_pairs(config, folder), backend, files, most)
 
 

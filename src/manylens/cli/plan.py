@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +29,7 @@ def plan(recipe: Recipe, overrides: Overrides = None, folder: Run = None) -> Non
         from manylens.teacher import JudgementStore, build_backend
 
         config = load_config(recipe, overrides or [])
-        run = RunFolder(folder or Path("runs") / config.name, config)
+        run = RunFolder.of(config, folder)
         backend = build_backend(config.teacher, recorded_judgements(config.data))
         pairs = load_or_read_pairs(config, folder)
         path = judgement_store_path(run)
@@ -61,7 +60,7 @@ def preview(
         from manylens.teacher.preview import preview_view
 
         config = load_config(recipe, overrides or [])
-        run = RunFolder(folder or Path("runs") / config.name, config)
+        run = RunFolder.of(config, folder)
         backend = build_backend(config.teacher, recorded_judgements(config.data))
         pairs = load_or_read_pairs(config, folder)
         if prompts:
@@ -84,13 +83,13 @@ def _show_plan(config: Config, pairs: Pairs, backend: Backend, store: JudgementS
 
 def _show_prompts(config: Config, pairs: Pairs, backend: Backend, count: int) -> None:
     from manylens.teacher import load_perspective
-    from manylens.teacher.plan import draw, judged_by
+    from manylens.teacher.plan import draw
     from manylens.teacher.questions import requests_of
     from manylens.teacher.tokens import token_counter
 
     perspectives = [load_perspective(name) for name in config.judge.perspectives]
     counter = token_counter(config.teacher)
-    drawn = draw(judged_by(config, pairs), count, config.seed)
+    drawn = draw(pairs.split(*config.judge.splits), count, config.seed)
     for request in requests_of(drawn, perspectives, config.labels.build(), answer_format=backend.answer_format):
         about = "" if counter.exact else "about "
         tokens = f"{about}{counter.count(request.messages):,} tokens"

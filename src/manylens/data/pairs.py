@@ -90,14 +90,17 @@ class Pairs:
             for row in batch.to_pylist():
                 yield Pair(**{**row, "attributes": dict(row["attributes"])})
 
-    def split(self, name: Split) -> Pairs:
-        """Return the pairs of one split: a view without a copy where they stand together, as loaded pairs do."""
+    def split(self, *names: Split) -> Pairs:
+        """Return the pairs of splits, in the order of `names`; without a copy of splits that stand together."""
+        return Pairs(pa.concat_tables([self._split(name) for name in names]))
+
+    def _split(self, name: Split) -> pa.Table:
         rows = np.flatnonzero(equals(self.table["split"], name))
         if not len(rows):
-            return Pairs(self.table.slice(0, 0))
+            return self.table.slice(0, 0)
         if rows[-1] - rows[0] + 1 == len(rows):
-            return Pairs(self.table.slice(rows[0], len(rows)))
-        return Pairs(gather(self.table, rows))
+            return self.table.slice(rows[0], len(rows))
+        return gather(self.table, rows)
 
     def get(self, pair_id: str) -> Pair:
         """Return one pair; this scans the ids, so fetch many with `select`.

@@ -11,21 +11,10 @@ from manylens.errors import BudgetError, ConfigError, TeacherError
 from manylens.progress import meter
 from manylens.records import Judgement, LabelScale, Pair, Perspective
 from manylens.teacher.backends import Answer, Backend, Request
-from manylens.teacher.questions import attempts_of, judgement_of, key_of, requests_of
+from manylens.teacher.questions import attempts_of, judgement_of, requests_of
 from manylens.teacher.spending import UNPRICED, Budget, Spending, Tokens, tokens_of
 from manylens.teacher.store import JudgementStore
-from manylens.teacher.tally import JudgeCounts, JudgeReport, Tally
-
-__all__ = [
-    "JudgeCounts",
-    "JudgeReport",
-    "check_sampling",
-    "judge",
-    "judgement_of",
-    "judgements_of",
-    "key_of",
-    "requests_of",
-]
+from manylens.teacher.tally import JudgeReport, Tally
 
 
 def judge(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import pyarrow as pa
 
 from manylens.config import Config, PriceConfig, RecordedTeacher
 from manylens.data import Pairs
@@ -135,7 +134,7 @@ def plan(
         PromptError: If a prompt cannot be rendered.
         TeacherError: If the teacher's tokenizer cannot be loaded.
     """
-    judged = judged_by(config, pairs)
+    judged = pairs.split(*config.judge.splits)
     counted = draw(judged, most_pairs, config.seed)
     # Reading recorded judgements takes no tokens.
     counter = None if isinstance(config.teacher, RecordedTeacher) else token_counter(config.teacher)
@@ -154,11 +153,6 @@ def plan(
         exact=counter is None or counter.exact,
         price=price_of(config.teacher),
     )
-
-
-def judged_by(config: Config, pairs: Pairs) -> Pairs:
-    """Return those of a recipe's pairs that it has judged: the ones of its splits."""
-    return Pairs(pa.concat_tables([pairs.split(split).table for split in config.judge.splits]))
 
 
 def draw(pairs: Pairs, most: int, seed: int) -> Pairs:

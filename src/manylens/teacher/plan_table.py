@@ -51,7 +51,7 @@ def further_work(config: Config, pairs: Pairs) -> list[str]:
         teachers = 1 if tune.teachers == "unified" else len(config.curate.sft_perspectives or config.judge.perspectives)
         phases = 1 + (tune.sft is not None) + (tune.dpo is not None)
         measured = min(tune.measure_pairs or len(pairs), len(pairs.split("dev"))) * phases * teachers
-        annotated = sum(len(pairs.split(split)) for split in annotate.splits) * annotate.samples * teachers
+        annotated = len(pairs.split(*annotate.splits)) * annotate.samples * teachers
         said.append(
             f"tune measures its teacher by about {measured:,} answers and annotate asks it {annotated:,} times, "
             "both with the model that was tuned here"

@@ -15,12 +15,13 @@ from manylens.config import Config
 from manylens.data import Pairs
 from manylens.records import Judgement, Pair
 from manylens.teacher.backends import Backend
-from manylens.teacher.judge import JudgeReport, judge, judgements_of
+from manylens.teacher.judge import judge, judgements_of
 from manylens.teacher.judgements import by_pair
 from manylens.teacher.perspectives import load_perspective
-from manylens.teacher.plan import draw, judged_by
+from manylens.teacher.plan import draw
 from manylens.teacher.spending import dollars, price_of
 from manylens.teacher.store import JudgementStore
+from manylens.teacher.tally import JudgeReport
 
 #: Columns of the terminal that a rationale needs to be read with ease.
 _COLUMN = 38
@@ -59,7 +60,7 @@ def preview(config: Config, pairs: Pairs, backend: Backend, store: JudgementStor
         TeacherError: If the teacher or the store fails.
     """
     perspectives = [load_perspective(name) for name in config.judge.perspectives]
-    drawn = draw(judged_by(config, pairs), count, config.seed)
+    drawn = draw(pairs.split(*config.judge.splits), count, config.seed)
     scale, retries, price = config.labels.build(), config.judge.retry_unparsed, price_of(config.teacher)
     report = judge(drawn, perspectives, scale, backend, store, retry_unparsed=retries, price=price)
     judgements = judgements_of(drawn, perspectives, scale, backend, store, retry_unparsed=retries)

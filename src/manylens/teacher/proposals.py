@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from manylens.errors import TeacherError
+from manylens.files import write_text
 from manylens.teacher.perspectives import NEUTRAL, PERSPECTIVES, load_perspective
 
 _LONGEST_NAME = 40
@@ -144,15 +144,8 @@ def write_perspectives(proposals: Sequence[Proposal], folder: Path, taken: Itera
                 f"{path} exists and says something else, it is not overwritten; give another folder with --out, or "
                 "measure the file as it is: manylens perspectives measure RECIPE FILE"
             )
+    folder.mkdir(parents=True, exist_ok=True)
     for path, source in sources.items():
-        write_whole(path, source)
+        write_text(path, source)
         load_perspective(str(path))
     return list(sources)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears only when it is whole; its folder is made where it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_bytes(text.encode("utf-8"))
-    os.replace(unfinished, path)

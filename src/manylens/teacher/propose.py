@@ -15,12 +15,13 @@ from manylens.config import OpenAITeacher, RecordedTeacher, TeacherConfig, VllmT
 from manylens.data import Pairs
 from manylens.data.spill import gather
 from manylens.errors import ConfigError, TeacherError
+from manylens.files import write_text
 from manylens.records import Judgement, LabelScale, Pair, Perspective
 from manylens.teacher.backends import Answer, Backend, Request
 from manylens.teacher.judge import judgements_of
 from manylens.teacher.judgements import by_pair
 from manylens.teacher.perspectives import NEUTRAL, Messages, Prompt, prompt_hash
-from manylens.teacher.proposals import read_proposals, write_perspectives, write_whole
+from manylens.teacher.proposals import read_proposals, write_perspectives
 from manylens.teacher.store import JudgementStore
 from manylens.teacher.votes import vote
 
@@ -252,4 +253,5 @@ def _keep(path: Path, question: dict[str, str], messages: Messages, answer: Answ
         "finish_reason": answer.finish_reason,
         "messages": messages,
     }
-    write_whole(path, json.dumps(record, indent=2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(record, indent=2))

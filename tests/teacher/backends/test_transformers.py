@@ -18,8 +18,8 @@ from manylens.records import ESCI, Pair
 from manylens.teacher import JudgementStore, build_backend, judge, judgements_of, load_perspective
 from manylens.teacher.backends import Answer, Request
 from manylens.teacher.backends.transformers import TransformersBackend
-from manylens.teacher.judge import requests_of
 from manylens.teacher.perspectives import NEUTRAL
+from manylens.teacher.questions import requests_of
 from manylens.teacher.tokens import token_counter
 
 TOKENS = 12

@@ -17,8 +17,8 @@ from manylens.teacher import build_backend
 from manylens.teacher.answers import parse_answer
 from manylens.teacher.backends import Answer, Request
 from manylens.teacher.backends.vllm import VllmBackend
-from manylens.teacher.judge import requests_of
 from manylens.teacher.perspectives import NEUTRAL
+from manylens.teacher.questions import requests_of
 
 STANDINS = Path(__file__).parent / "standins"
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from manylens.teacher.tune.job import WHOLE, TrainJob, last_checkpoint, write_json
+from manylens.teacher.tune.job import WHOLE, TrainJob, last_checkpoint
 
 
 def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
@@ -32,10 +31,3 @@ def test_a_job_survives_its_file(tmp_path: Path) -> None:
     job.write(tmp_path / "job.json")
     assert TrainJob.read(tmp_path / "job.json") == job
     assert (job.checkpoints, job.trained) == (Path("f/checkpoints"), Path("f/trained"))
-
-
-def test_json_is_replaced_whole(tmp_path: Path) -> None:
-    for value in ({"a": 1}, {"label": "irrelevant"}):
-        write_json(tmp_path / "x.json", value)
-        assert json.loads((tmp_path / "x.json").read_text()) == value
-    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from manylens.files import write_json
 from manylens.teacher.tune.options import Phase
 
 #: Written into a checkpoint's folder when the checkpoint is whole.
@@ -60,13 +60,6 @@ class TrainJob:
     def read(cls, path: Path) -> TrainJob:
         """Read what `write` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader, or a crash, never sees half of it."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def last_checkpoint(folder: Path) -> str | None:

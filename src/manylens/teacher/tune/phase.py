@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from manylens.config import TuneConfig
 from manylens.errors import TeacherError
+from manylens.files import write_json
 from manylens.teacher.backends import canonical_json
 from manylens.teacher.backends.local import model_identity
-from manylens.teacher.tune.job import TrainJob, write_json
+from manylens.teacher.tune.job import TrainJob
 from manylens.teacher.tune.launch import launch
 from manylens.teacher.tune.lengths import Lengths, fit, row_lengths
 from manylens.teacher.tune.merge import save_whole

@@ -20,8 +20,9 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from manylens.files import write_json
 from manylens.teacher.tune.hardware import hardware_options, release_memory
-from manylens.teacher.tune.job import WHOLE, TrainJob, last_checkpoint, write_json
+from manylens.teacher.tune.job import WHOLE, TrainJob, last_checkpoint
 from manylens.teacher.tune.options import TRAINING_DEFAULTS, Phase, lora_config, quantization_config
 from manylens.trainer_progress import ProgressMeter
 

@@ -28,12 +28,12 @@ from rich.table import Table
 
 from manylens.config import TransformersTeacher, TuneConfig, VllmTeacher
 from manylens.errors import TeacherError
+from manylens.files import write_json
 from manylens.progress import console
 from manylens.records import LabelScale, Pair, Perspective
 from manylens.teacher.backends import Backend, build_backend
 from manylens.teacher.store import JudgementStore
 from manylens.teacher.tune.hardware import release_memory
-from manylens.teacher.tune.job import write_json
 from manylens.teacher.tune.measure import Measure, average, measure, sample_pairs, score
 from manylens.teacher.tune.merge import publish
 from manylens.teacher.tune.options import Phase, check_tuning, phases_of
