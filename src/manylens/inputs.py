@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from manylens.config import Config
+from manylens.config import TUNED_TEACHER, Config
 from manylens.data import input_files, recorded_judgements
 from manylens.run_folder import file_hash
 from manylens.teacher import build_backend, load_perspective
@@ -42,8 +42,8 @@ def annotate(config: Config) -> list[str]:
 
 
 def embed(config: Config) -> list[str]:
-    """Return the files of the sentence encoder."""
-    return _model_files(config.embed.encoder)
+    """Return the files of the sentence encoder; the tuned teacher's weights follow from the stage tune."""
+    return [] if config.embed.encoder == TUNED_TEACHER else _model_files(config.embed.encoder)
 
 
 def distil(config: Config) -> list[str]:

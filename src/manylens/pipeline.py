@@ -95,9 +95,9 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="embed",
-        version=1,
-        sections=("embed",),
-        needs=("data", "curate", "annotate"),
+        version=2,
+        sections=("embed", "seed"),
+        needs=("data", "curate", "tune", "annotate"),
         run=stages.embed_stage,
         inputs=inputs.embed,
     ),

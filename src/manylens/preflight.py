@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
+from typing import TYPE_CHECKING, cast
 
-from manylens.config import Config
+from manylens.config import TUNED_TEACHER, Config, StudentConfig
 from manylens.data import input_files, recorded_judgements
-from manylens.errors import ConfigError, MissingExtraError, StudentError, UnknownNameError
+from manylens.errors import ConfigError, MissingExtraError, StudentError, UnknownNameError, nearest
 from manylens.recipe import check_options
 from manylens.records import Pair
 from manylens.teacher import build_backend, load_perspective
@@ -16,6 +18,9 @@ from manylens.teacher.judge import check_sampling
 from manylens.teacher.questions import requests_of
 from manylens.teacher.spending import Budget
 from manylens.teacher.tune import check_tuning
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _EXAMPLE = Pair(
     pair_id="q1:p1",
@@ -71,6 +76,7 @@ def _check_student(config: Config) -> None:
         from sentence_transformers.util import is_sentence_transformer_model
         from transformers import AutoConfig
 
+        from manylens.student.embedding import check_embedding
         from manylens.student.encoding import ProductTemplate
         from manylens.student.extractors import build_extractor
         from manylens.student.losses import GUIDE_LOSSES
@@ -92,21 +98,45 @@ def _check_student(config: Config) -> None:
     ProductTemplate(student.product_template).render(_EXAMPLE)
     if student.guide.loss not in GUIDE_LOSSES:
         raise UnknownNameError("guide loss", student.guide.loss, GUIDE_LOSSES)
-    encoder = resolve_pretrained(config.embed.encoder)
-    try:
-        if not is_sentence_transformer_model(encoder):
-            AutoConfig.from_pretrained(encoder)  # sentence-transformers pools any other model's token states.
-    except (OSError, ValueError) as error:
-        raise StudentError(f"embed.encoder {config.embed.encoder!r} is not to be had: {error}") from error
-    try:
-        backbone = AutoConfig.from_pretrained(resolve_pretrained(student.backbone))
-    except (OSError, ValueError) as error:
-        raise StudentError(f"student.backbone {student.backbone!r} is not to be had: {error}") from error
-    positions = getattr(backbone, "max_position_embeddings", student.max_length)
-    if student.max_length > positions:
-        raise ConfigError(
-            f"student.max_length must be at most the {positions} positions of {student.backbone!r}, "
-            f"got {student.max_length}"
-        )
+    check_embedding(config.embed, config.tune)
+    if config.embed.encoder != TUNED_TEACHER:
+        encoder = resolve_pretrained(config.embed.encoder)
+        try:
+            if not is_sentence_transformer_model(encoder):
+                AutoConfig.from_pretrained(encoder)  # sentence-transformers pools any other model's token states.
+        except (OSError, ValueError) as error:
+            raise StudentError(f"embed.encoder {config.embed.encoder!r} is not to be had: {error}") from error
+    backbone = _backbone_config(resolve_pretrained(student.backbone), student)
+    lengths = {"max_length": student.max_length}
+    if any("texts" in method.needs for method in methods):
+        lengths["earlier.augmented_length"] = student.earlier.augmented_length
+    for name, length in lengths.items():
+        positions = getattr(backbone, "max_position_embeddings", length)
+        if length > positions:
+            raise ConfigError(
+                f"student.{name} must be at most the {positions} positions of {student.backbone!r}, got {length}"
+            )
     if any(method.extractor for method in methods):
         build_extractor(student.extractor, backbone.hidden_size, 1, 8, student.extractor_options)
+
+
+def _backbone_config(backbone: str, student: StudentConfig) -> PreTrainedConfig:
+    """Return the backbone's configuration under the recipe's options."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, PreTrainedModel
+
+    try:
+        config, unused = AutoConfig.from_pretrained(backbone, return_unused_kwargs=True, **student.backbone_options)
+    except (OSError, ValueError) as error:
+        raise StudentError(f"student.backbone {student.backbone!r} is not to be had: {error}") from error
+    except StrictDataclassError as error:
+        raise ConfigError(f"student.backbone_options: {error}") from None
+    # What is no field of the configuration may still be an option of loading the weights.
+    known = [*config.to_dict(), *inspect.signature(PreTrainedModel.from_pretrained).parameters]
+    for key in unused:
+        if key not in known:
+            raise ConfigError(
+                f"unknown key student.backbone_options.{key}{nearest(key, known)}; "
+                f"known: the fields of {type(config).__name__}"
+            )
+    return cast("PreTrainedConfig", config)

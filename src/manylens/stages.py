@@ -6,17 +6,17 @@ A function gets the run and the stage's folder. `manylens.pipeline` has the tabl
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manylens import inputs
 from manylens.artefacts import judged_pairs, judgement_store_path, predictions_on_test, rationales_path
+from manylens.config import TUNED_TEACHER, Config
 from manylens.data import Pairs, load_pairs, recorded_judgements
 from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
 from manylens.files import write_json
@@ -30,12 +30,13 @@ from manylens.teacher.panel import panel_statistics
 from manylens.teacher.questions import attempts_of, requests_of
 from manylens.teacher.spending import UNPRICED, Budget, Tokens, left_of, price_of, tokens_of
 from manylens.teacher.tune import tune, tuned_backends
+from manylens.teacher.tune.tuning import UNIFIED
 
 if TYPE_CHECKING:
     from manylens.student.predict import Student
 
 #: Raised when a trained student changes its form or meaning.
-_STUDENT_VERSION = 1
+_STUDENT_VERSION = 2
 #: Pairs that a student scores at a time.
 _PREDICT_ROWS = 1024
 
@@ -135,26 +136,26 @@ def _what_is_left(run: RunFolder, backend: Backend, store: JudgementStore) -> Bu
 
 def embed_stage(run: RunFolder, folder: Path) -> None:
     """Turn the rationales into target vectors."""
-    from manylens.student.embed import RationaleEncoder
-    from manylens.student.targets import build_targets
+    from manylens.student.embedding import embed_rationales
 
-    config = run.config.embed
-    # The cache goes by the encoder's name, so other weights under the same path need another cache.
-    cache = folder / f"vectors-{fingerprint(config.encoder, inputs.embed(run.config))[:8]}.sqlite"
-    table = pq.read_table(rationales_path(run))
-    if config.use == "consistent":
-        table = table.filter(pc.field("consistent"))
-    columns = (table[name].to_pylist() for name in ("pair_id", "perspective", "rationale"))
-    train = Pairs.read(run.path / "data" / "pairs.parquet").split("train")
-    train_ids = {str(pair_id) for pair_id in train.table["pair_id"].to_pylist()}
-    targets = build_targets(
-        zip(*columns, strict=True),
-        RationaleEncoder(config.encoder, cache, config.batch_size).embed,
-        combine=config.target,
-        perspectives=_in_order(table["perspective"], run.config.judge.perspectives),
-        centre_on=frozenset(train_ids) if config.centre else frozenset(),
+    config, encoder, weights = run.config, run.config.embed.encoder, inputs.embed(run.config)
+    if encoder == TUNED_TEACHER:
+        encoder, tuned = str(run.path / "tune" / UNIFIED / "model"), run.done("tune")
+        assert tuned is not None  # Stages run in order.
+        weights = [tuned["fingerprint"]]
+    targets, report = embed_rationales(
+        pq.read_table(rationales_path(run)),
+        Pairs.read(run.path / "data" / "pairs.parquet"),
+        config.labels.build(),
+        config.embed,
+        encoder=encoder,
+        cache_key=fingerprint(encoder, weights)[:8],
+        panel=[load_perspective(name).name for name in config.judge.perspectives],
+        seed=config.seed,
+        folder=folder,
     )
     targets.save(folder)
+    write_json(folder / "report.json", asdict(report))
 
 
 def distil_stage(run: RunFolder, folder: Path) -> None:
@@ -165,9 +166,9 @@ def distil_stage(run: RunFolder, folder: Path) -> None:
 
     config, scale = run.config.student, run.config.labels.build()
     pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    upstream = {name: done["fingerprint"] for name in ("data", "embed") if (done := run.done(name)) is not None}
     for student in run.students():
-        guided = get_method(student.method).guide
-        wanted = _student_fingerprint(run, student)
+        wanted = student_fingerprint(run.config, student, upstream)
         if run.state(student.place, wanted) == "done":
             continue
         started = folder / student.name / "started"
@@ -183,22 +184,27 @@ def distil_stage(run: RunFolder, folder: Path) -> None:
                 method=student.method,
                 seed=student.seed,
                 folder=place,
-                targets=Targets.load(run.path / "embed") if guided else None,
+                targets=Targets.load(run.path / "embed") if get_method(student.method).reads_targets else None,
             )
 
 
-def _student_fingerprint(run: RunFolder, student: StudentPlace) -> str:
-    """Cover what this one student depends on, so that a new extractor does not train the baselines again."""
+def student_fingerprint(config: Config, student: StudentPlace, upstream: Mapping[str, str]) -> str:
+    """Cover what one student depends on, so that a new extractor does not train the baselines again.
+
+    Args:
+        config: The recipe.
+        student: One of its students.
+        upstream: The fingerprints of the stages data and embed.
+    """
     from manylens.student.methods import get_method
 
-    guided = get_method(student.method).guide
-    apart = {"method", "baselines", "seeds"} | (set() if guided else {"extractor", "extractor_options", "guide"})
-    options = run.config.student.model_dump(mode="json", exclude=apart)
-    upstream = run.done("embed" if guided else "data")
-    assert upstream is not None  # Stages run in order.
-    return fingerprint(
-        "student", _STUDENT_VERSION, asdict(student), options, inputs.distil(run.config), upstream["fingerprint"]
-    )
+    how = get_method(student.method)
+    apart = {"method", "baselines", "seeds"} | ({"guide", "earlier"} - how.sections)
+    if not how.extractor:
+        apart |= {"extractor", "extractor_options"}
+    options = config.student.model_dump(mode="json", exclude=apart)
+    before = upstream["embed" if how.reads_targets else "data"]
+    return fingerprint("student", _STUDENT_VERSION, asdict(student), options, inputs.distil(config), before)
 
 
 def evaluate_stage(run: RunFolder, folder: Path) -> None:
@@ -230,10 +236,3 @@ def _predictions(student: Student, pairs: Pairs, bar: Meter) -> pa.Table:
         batches.append(part.table.select(columns).append_column("logits", logits))
         bar.advance(len(part))
     return pa.concat_tables(batches).cast(PREDICTION_SCHEMA)
-
-
-def _in_order(names: pa.ChunkedArray[pa.StringScalar], panel: Sequence[str]) -> list[str]:
-    """Return the perspectives that rationales are of: the panel's in its order, then any others."""
-    found = {str(name) for name in pc.unique(names).to_pylist()}
-    known = [name for name in (load_perspective(perspective).name for perspective in panel) if name in found]
-    return [*known, *sorted(found.difference(known))]

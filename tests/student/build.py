@@ -117,14 +117,18 @@ def make_pairs(count: int, seed: int = 0) -> list[Pair]:
 
 
 def make_targets(pairs: list[Pair], names: tuple[str, ...] = ("rationale",)) -> Targets:
-    """Return random targets of all pairs but the first."""
+    """Return random targets of all pairs but the first, with four votes a pair and a text."""
     random = np.random.default_rng(7)
     shape = (len(pairs) - 1, len(names))
+    vectors = random.normal(size=(*shape, DIM)).astype(np.float32)
+    votes = random.multinomial(4, [1 / len(ESCI.names)] * len(ESCI.names), size=shape[0])
     return Targets(
         pair_ids=tuple(pair.pair_id for pair in pairs[1:]),
         names=names,
-        vectors=random.normal(size=(*shape, DIM)).astype(np.float32),
+        vectors=vectors,
         mask=np.ones(shape, dtype=bool),
+        votes=(votes / 4).astype(np.float32),
+        texts=tuple(f"a {pair.label} of {pair.query}" for pair in pairs[1:]),
     )
 
 

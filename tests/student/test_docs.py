@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from manylens.errors import UnknownNameError
-from manylens.student import EXTRACTORS, LatentReasoningForSequenceClassification
+from manylens.student import EXTRACTORS, GUIDE_LOSSES, METHODS, LatentReasoningForSequenceClassification
 from manylens.student.extractors import build_extractor
 
 from .build import make_model
@@ -22,6 +22,11 @@ def test_loading_examples_run(student_folder: Path, capsys: pytest.CaptureFixtur
     exec(ELSEWHERE, names)
     assert "'irrelevant': " in capsys.readouterr().out
     assert tuple(names["logits"].shape) == (1, 4)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *GUIDE_LOSSES])
+def test_every_method_and_guide_loss_is_described(name: str) -> None:
+    assert f"`{name}`" in PAGE
 
 
 def test_own_extractor_is_trained_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

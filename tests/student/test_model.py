@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
-from manylens.errors import StudentError
+from manylens.errors import ConfigError, StudentError
 from manylens.records import ESCI
 from manylens.student import LatentReasoningConfig, LatentReasoningForSequenceClassification, Student
 from manylens.student.encoding import PairEncoder
@@ -119,7 +119,7 @@ def test_saving_and_loading_keeps_every_bit(extractor: str | None, options: dict
     model.save_pretrained(tmp_path)
     loaded = LatentReasoningForSequenceClassification.from_pretrained(tmp_path)
     own = ("extractor", "extractor_options", "latent_dim", "latent_names", "gains", "class_weights", "dropout")
-    own += ("guide_loss", "guide_weight", "separator_token_id", "labels")
+    own += ("guide_loss", "guide_weight", "guide_temperature", "head_reads_latents", "separator_token_id", "labels")
     assert {name: getattr(loaded.config, name) for name in own} == {name: getattr(model.config, name) for name in own}
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
@@ -203,6 +203,41 @@ def test_embedded_minilm_gives_its_own_token_states() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(model.backbone(**batch).last_hidden_state, reference(**batch).last_hidden_state)
         assert model(**batch).latents.shape == (1, 1, 384)
+
+
+def test_backbone_options_are_for_the_backbone(backbone: str) -> None:
+    options = {"num_hidden_layers": 1, "attn_implementation": "eager"}
+    model = LatentReasoningForSequenceClassification.from_backbone(backbone, ESCI, SEP, backbone_options=options)
+    whole = LatentReasoningForSequenceClassification.from_backbone(backbone, ESCI, SEP)
+    assert (len(model.backbone.encoder.layer), len(whole.backbone.encoder.layer)) == (1, 2)
+    assert model.backbone.config._attn_implementation == "eager" != whole.backbone.config._attn_implementation
+    first = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.backbone.state_dict()[first], whole.backbone.state_dict()[first])
+    with pytest.raises(ConfigError, match=r"student\.backbone_options do not fit .*'layrs'"):
+        LatentReasoningForSequenceClassification.from_backbone(backbone, ESCI, SEP, backbone_options={"layrs": 1})
+
+
+def test_a_head_that_does_not_read_the_latents_is_a_map_of_cls_alone() -> None:
+    model = make_model(head_reads_latents=False)
+    outputs = model(**BATCH)
+    states = model.backbone(**BATCH).last_hidden_state
+    assert outputs.latents.shape == (2, 1, DIM)
+    torch.testing.assert_close(outputs.logits, model.classifier(states[:, 0]))
+
+
+def test_the_state_of_cls_is_given_with_and_without_an_extractor() -> None:
+    for model in (make_model(), make_model(extractor=None)):
+        states = model.backbone(**BATCH).last_hidden_state
+        torch.testing.assert_close(model(**BATCH).cls_state, states[:, 0])
+
+
+def test_the_models_own_loss_knows_the_contrastive_guide() -> None:
+    model = make_model(guide_loss="info_nce", guide_temperature=0.5, guide_weight=2.0)
+    targets = torch.randn(2, DIM)
+    outputs = model(**BATCH, rationale_embedding=targets)
+    cosines = torch.nn.functional.cosine_similarity(outputs.latents, targets[None], dim=-1)
+    assert outputs.guide_loss.item() == pytest.approx(cross_entropy(cosines / 0.5, torch.arange(2)).item(), rel=1e-5)
+    assert outputs.loss.item() == pytest.approx(2 * outputs.guide_loss.item())
 
 
 def test_a_missing_backbone_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 from transformers import BertForSequenceClassification
 
@@ -12,7 +13,7 @@ from manylens.records import ESCI
 from manylens.student import Student
 from manylens.student.predict import Product, as_pair
 
-from .build import BACKBONES, make_pair, make_pairs, save_backbone
+from .build import BACKBONES, DIM, make_encoder, make_model, make_pair, make_pairs, save_backbone
 
 PAIRS = make_pairs(25)
 
@@ -20,6 +21,11 @@ PAIRS = make_pairs(25)
 @pytest.fixture(scope="module")
 def student(student_folder: Path) -> Student:
     return Student.load(student_folder, device="cpu")
+
+
+def head(student: Student, features: np.ndarray) -> np.ndarray:
+    weight, bias = (parameter.detach().numpy() for parameter in student.model.classifier.parameters())
+    return features @ weight.T + bias
 
 
 def test_predictions_keep_the_order_of_the_pairs(student: Student) -> None:
@@ -57,6 +63,38 @@ def test_records_titles_and_fields_are_the_same_pair(student: Student) -> None:
     assert as_record.probabilities == pytest.approx(as_fields.probabilities)
     assert as_record.probabilities == pytest.approx(as_title.probabilities)
     assert student.predict([("red shoe", "blue hat")])[0].score != pytest.approx(as_record.score, abs=1e-6)
+
+
+def test_states_are_those_of_the_parts_put_together_by_hand(student: Student) -> None:
+    states = student.states(PAIRS, batch_size=7)
+    assert states.cls.shape == (25, 32) and states.latents is not None and states.latents.shape == (25, 1, DIM)
+    for index, pair in enumerate(PAIRS):
+        batch = student.encoder.pad([{key: rows[0] for key, rows in student.encoder.encode([pair]).items()}])
+        with torch.no_grad():
+            tokens = student.model.backbone(**batch).last_hidden_state
+        np.testing.assert_allclose(states.cls[index], tokens[0, 0].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(states.logits, student.logits(PAIRS), rtol=1e-4, atol=1e-5)
+    features = np.hstack([states.cls, states.latents[:, 0]])
+    np.testing.assert_allclose(head(student, features), states.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_zeroed_latents_leave_the_head_with_cls_alone(student: Student) -> None:
+    features = np.hstack([student.states(PAIRS).cls, np.zeros((25, DIM), np.float32)])
+    without = student.logits(PAIRS, zero_latents=True)
+    np.testing.assert_allclose(without, head(student, features), rtol=1e-4, atol=1e-4)
+    assert np.abs(without - student.logits(PAIRS)).max() > 1e-3, "and the latents are back afterwards"
+
+
+def test_a_student_without_an_extractor_has_no_latents_to_zero() -> None:
+    plain = Student(make_model(extractor=None), make_encoder())
+    assert plain.states(PAIRS).latents is None
+    np.testing.assert_array_equal(plain.logits(PAIRS, zero_latents=True), plain.logits(PAIRS))
+
+
+def test_no_pairs_no_states(student: Student) -> None:
+    states = student.states([])
+    assert states.latents is not None
+    assert (states.cls.shape, states.latents.shape, states.logits.shape) == ((0, 32), (0, 1, DIM), (0, 4))
 
 
 def test_no_pairs_no_predictions(student: Student) -> None:

@@ -19,9 +19,10 @@ from transformers import TrainerState, TrainingArguments
 from manylens.config import StudentConfig
 from manylens.errors import ConfigError, StudentError, UnknownNameError
 from manylens.records import ESCI
-from manylens.student import Student, train
+from manylens.student import METHODS, Student, train
+from manylens.student.checkpoints import last_checkpoint
 from manylens.student.targets import Targets
-from manylens.student.train import TRAINING_DEFAULTS, TrainReport, hardware_precision, last_checkpoint, train_student
+from manylens.student.train import TRAINING_DEFAULTS, TrainReport, hardware_precision, train_student
 from manylens.trainer_progress import ProgressMeter
 
 from . import training_child
@@ -141,7 +142,7 @@ def test_a_kill_after_the_last_step_trains_no_further(
     training = {"learning_rate": 0.0, "num_train_epochs": 6, "save_total_limit": 6}
     config = make_config(backbone, early_stopping_patience=patience, training=training)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_discard", lambda checkpoints: None)
+        patch.setattr(train, "discard", lambda checkpoints: None)
         first = fit(tmp_path, config)
     before = weights(tmp_path)
     assert (tmp_path / f"checkpoints/checkpoint-{steps}").is_dir()
@@ -176,29 +177,6 @@ def test_checkpoints_that_were_half_removed_are_not_taken_up_again(backbone: str
     fit(tmp_path / "clean", make_config(backbone))
     assert same_weights(tmp_path / "student", tmp_path / "clean")
     assert not litter.exists()
-
-
-COMPLETE = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
-
-
-def write_checkpoint(folder: Path, step: int, files: set[str] = COMPLETE) -> None:
-    checkpoint = folder / f"checkpoint-{step}"
-    checkpoint.mkdir()
-    for name in files:
-        (checkpoint / name).write_text(json.dumps({"global_step": step}), encoding="utf-8")
-
-
-@pytest.mark.parametrize("missing", sorted(COMPLETE))
-def test_the_newest_complete_checkpoint_is_taken_and_incomplete_ones_are_removed(tmp_path: Path, missing: str) -> None:
-    assert last_checkpoint(tmp_path) is None
-    write_checkpoint(tmp_path, 5)
-    write_checkpoint(tmp_path, 10)
-    write_checkpoint(tmp_path, 15, COMPLETE - {missing})
-    write_checkpoint(tmp_path, 20)
-    (tmp_path / "checkpoint-20/trainer_state.json").write_text('{"global_s', encoding="utf-8")
-    (tmp_path / "train.arrow").touch()
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5", "train.arrow"]
 
 
 def test_early_stopping_goes_by_dev_macro_f1(backbone: str, tmp_path: Path) -> None:
@@ -254,10 +232,99 @@ def test_a_huge_guide_cannot_shrink_the_heads_step_where_groups_are_clipped_apar
     assert moved["per_group"] > 50 * moved["all"]
 
 
-def test_a_guided_method_needs_targets(backbone: str, tmp_path: Path) -> None:
-    with pytest.raises(StudentError, match=r"method 'lrkd' needs targets"):
-        fit(tmp_path / "student", make_config(backbone), targets=None)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.reads_targets])
+def test_a_method_that_reads_targets_needs_them(backbone: str, tmp_path: Path, method: str) -> None:
+    with pytest.raises(StudentError, match=f"method '{method}' needs targets"):
+        fit(tmp_path / "student", make_config(backbone), method=method, targets=None)
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_trains_and_saves_a_student_without_what_only_trains(
+    backbone: str, tmp_path: Path, method: str
+) -> None:
+    report = fit(tmp_path, make_config(backbone, training={"num_train_epochs": 1}), method=method)
+    student = Student.load(tmp_path, device="cpu")
+    assert [prediction.label in ESCI.names for prediction in student.predict(DEV)] == [True] * len(DEV)
+    has_extractor = method in ("lrkd", "lrkd_no_guide")
+    assert (student.model.extractor is not None) == has_extractor
+    parts = {"backbone", "classifier"} | ({"extractor"} if has_extractor else set())
+    assert {name.partition(".")[0] for name in weights(tmp_path)} == parts
+    assert report.parameters == sum(parameter.numel() for parameter in student.model.parameters())
+    logged = {name for entry in report.history for name in entry}
+    assert set(METHODS[method].losses) - {"orthogonality"} <= logged
+    assert (report.train_pairs, report.guided_pairs) == (40, 39 if "vectors" in METHODS[method].needs else 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairs_without_a_label_train_what_can_learn_from_them(backbone: str, tmp_path: Path, method: str) -> None:
+    # Batches of four with nine labelled pairs of forty: many batches have no label at all.
+    pairs = [pair if index < 9 else replace(pair, label=None) for index, pair in enumerate(PAIRS)]
+    config = make_config(backbone, training={"num_train_epochs": 1, "per_device_train_batch_size": 4})
+    report = train_student(pairs, DEV, ESCI, config, method=method, seed=1, folder=tmp_path, targets=TARGETS)
+    assert report.train_pairs == (40 if METHODS[method].needs else 9)
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+def test_a_method_that_ignores_targets_trains_as_without_them(backbone: str, tmp_path: Path) -> None:
+    fit(tmp_path / "with", make_config(backbone), method="bert")
+    fit(tmp_path / "without", make_config(backbone), method="bert", targets=None)
+    assert same_weights(tmp_path / "with", tmp_path / "without")
+
+
+def test_a_guide_of_weight_zero_is_no_guide(backbone: str, tmp_path: Path) -> None:
+    fit(tmp_path / "zero", make_config(backbone, guide={"weight": 0.0}))
+    fit(tmp_path / "none", make_config(backbone), method="lrkd_no_guide")
+    assert same_weights(tmp_path / "zero", tmp_path / "none")
+
+
+def test_the_guide_of_a_dropped_extractor_moved_the_backbone(backbone: str, tmp_path: Path) -> None:
+    fit(tmp_path / "dropped", make_config(backbone, guide={"weight": 1.0}), method="lrkd_dropped")
+    fit(tmp_path / "bert", make_config(backbone), method="bert")
+    dropped, bert = weights(tmp_path / "dropped"), weights(tmp_path / "bert")
+    assert dropped.keys() == bert.keys()
+    assert not torch.equal(dropped["classifier.weight"], bert["classifier.weight"])
+
+
+def test_aligning_first_leaves_the_head_where_it_began(backbone: str, tmp_path: Path) -> None:
+    training = {"max_steps": 4, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    fit(tmp_path / "align", make_config(backbone, guide={"align_ratio": 0.99}, training=training))
+    fit(tmp_path / "still", make_config(backbone, training={**training, "learning_rate": 0.0}))
+    aligned, still = weights(tmp_path / "align"), weights(tmp_path / "still")
+    assert torch.equal(aligned["classifier.weight"], still["classifier.weight"])
+    assert not torch.equal(aligned["extractor.dense.weight"], still["extractor.dense.weight"])
+
+
+@pytest.mark.parametrize("method", ["mkd", "crsd", "lrkd", "lrkd_dropped"])
+def test_an_interrupted_training_ends_with_the_same_weights_whatever_its_objective(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    guide = {"balance": "gradient_norm", "align_ratio": 0.2, "loss": "info_nce", "orthogonality": 0.1}
+    config = make_config(backbone, guide=guide, new_layers_learning_rate=2e-3)
+    targets = make_targets(PAIRS, ("one", "two"))
+
+    def interrupt(bar: ProgressMeter, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
+        if state.global_step == 8:
+            raise KeyboardInterrupt
+
+    fit(tmp_path / "whole", config, method=method, targets=targets)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProgressMeter, "on_step_end", interrupt)
+        fit(tmp_path / "cut", config, method=method, targets=targets)
+    checkpoint = last_checkpoint((tmp_path / "cut/checkpoints").resolve())
+    assert checkpoint is not None and checkpoint.endswith("checkpoint-5")
+    fit(tmp_path / "cut", config, method=method, targets=targets)
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_backbone_options_reach_the_backbone(backbone: str, tmp_path: Path) -> None:
+    options = {"num_hidden_layers": 1, "attn_implementation": "eager", "hidden_dropout_prob": 0.0}
+    fit(tmp_path, make_config(backbone, backbone_options=options), method="bert")
+    saved = Student.load(tmp_path, device="cpu").model
+    assert len(saved.backbone.encoder.layer) == 1
+    assert saved.config.backbone_config.hidden_dropout_prob == 0.0
+    with pytest.raises(ConfigError, match=r"student\.backbone_options do not fit .*layrs"):
+        fit(tmp_path / "wrong", make_config(backbone, backbone_options={"layrs": 1}), method="bert")
 
 
 def test_wrong_names_and_empty_splits_are_refused(backbone: str, tmp_path: Path) -> None:

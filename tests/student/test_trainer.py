@@ -6,30 +6,39 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+from manylens.config import StudentConfig
 from manylens.records import ESCI
 from manylens.student import LatentReasoningForSequenceClassification
+from manylens.student.methods import get_method
+from manylens.student.parts import Shapes
 from manylens.student.rows import StudentCollator, write_rows
-from manylens.student.trainer import ClipPerGroup, GuideWarmup, StudentTrainer, parameter_groups
+from manylens.student.trainer import ClipPerGroup, StudentTrainer, parameter_groups
 
-from .build import BACKBONES, make_encoder, make_model, make_pairs, make_targets
+from .build import BACKBONES, DIM, make_encoder, make_model, make_pairs, make_targets
 
 ENCODER = make_encoder()
+PAIRS = make_pairs(17)
+TARGETS = make_targets(PAIRS)
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Sixteen pairs, each with a target."""
-    pairs = make_pairs(17)
-    path = tmp_path_factory.mktemp("rows") / "rows.arrow"
-    return write_rows(pairs[1:], ENCODER, ESCI, path, make_targets(pairs))
+    return write_rows(PAIRS[1:], ENCODER, ESCI, tmp_path_factory.mktemp("rows") / "rows.arrow", TARGETS)
 
 
-def still_model(**options: object) -> LatentReasoningForSequenceClassification:
-    """A model without dropout."""
+def still_model(
+    method: str = "lrkd", guide: dict[str, float] | None = None, **options: object
+) -> LatentReasoningForSequenceClassification:
+    """A model without dropout, with its objective."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return make_model(backbone_config={**BACKBONES["bert"].to_dict(), **still}, dropout=0.0, **options)
+    model = make_model(backbone_config={**BACKBONES["bert"].to_dict(), **still}, dropout=0.0, **options)
+    model.objective = get_method(method).objective(
+        StudentConfig(guide=guide or {}), Shapes(hidden=32, latents=1, dim=DIM)
+    )
+    return model
 
 
 def make_trainer(
@@ -54,7 +63,7 @@ def make_trainer(
         model=model or still_model(),
         args=TrainingArguments(output_dir=str(folder), **arguments),
         train_dataset=rows,
-        data_collator=StudentCollator(ENCODER),
+        data_collator=StudentCollator(ENCODER, TARGETS),
         new_layers_learning_rate=new_layers_learning_rate,
     )
 
@@ -65,12 +74,13 @@ def test_parameters_are_grouped_by_part() -> None:
     assert list(groups) == ["backbone", "extractor", "head"]
     assert sum(len(group) for group in groups.values()) == len(list(model.parameters()))
     assert list(parameter_groups(make_model(extractor=None))) == ["backbone", "head"]
+    assert list(parameter_groups(still_model("ced_kd"))) == ["backbone", "extractor", "head", "auxiliary"]
     model.backbone.requires_grad_(False)
     assert list(parameter_groups(model)) == ["extractor", "head"]
 
 
 def test_new_layers_have_their_own_rate_and_biases_and_norms_do_not_decay(tmp_path: Path) -> None:
-    model = make_model(extractor="gat")
+    model = still_model("ced_kd", extractor="gat")
     trainer = make_trainer(tmp_path, model=model, new_layers_learning_rate=0.1, learning_rate=0.001, weight_decay=0.01)
     settings = {
         id(parameter): (group["lr"], group["weight_decay"])
@@ -85,6 +95,7 @@ def test_new_layers_have_their_own_rate_and_biases_and_norms_do_not_decay(tmp_pa
     assert named["extractor.layers.0.norm.weight"] == (0.1, 0.0)
     assert named["extractor.to_latents.bias"] == (0.1, 0.0)
     assert named["classifier.weight"] == (0.1, 0.01)
+    assert named["objective.parts.rationale_loss.project.weight"] == (0.1, 0.01)
     assert len(settings) == len(named)
 
 
@@ -124,23 +135,8 @@ def test_each_group_is_clipped_by_its_own_norm() -> None:
     assert norms == pytest.approx([2.0, 2.0, 0.25], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("ratio", "expected"),
-    [(0.5, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0]), (0.0, [1.0] * 7), (1.0, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])],
-)
-def test_lambda_rises_linearly_by_step(ratio: float, expected: list[float]) -> None:
-    model, warmup = make_model(guide_weight=3.0), GuideWarmup(ratio)
-    weights = []
-    for step in range(7):
-        warmup.on_step_begin(*callback_state(step), model=model)
-        weights.append(model.guide_weight)
-    assert weights == pytest.approx([3.0 * share for share in expected])
-    assert model.config.guide_weight == 3.0
-
-
 def test_both_losses_are_logged_and_lambda_binds_them(tmp_path: Path, rows: Dataset) -> None:
-    trainer = make_trainer(tmp_path, rows, still_model(guide_weight=0.5))
-    trainer.add_callback(GuideWarmup(1.0))
+    trainer = make_trainer(tmp_path, rows, still_model(guide={"weight": 0.5, "warmup_ratio": 1.0}))
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(logs) == 4
@@ -159,13 +155,30 @@ def test_logged_parts_are_means_over_the_interval(tmp_path: Path, rows: Dataset)
     assert paired == pytest.approx([sum(single[:2]) / 2, sum(single[2:]) / 2], abs=2e-4)
 
 
+@pytest.mark.parametrize("method", ["bert", "lrkd"])
+def test_the_objective_is_what_a_plain_trainer_minimises_by_the_models_own_loss(
+    tmp_path: Path, rows: Dataset, method: str
+) -> None:
+    options = {"extractor": None} if method == "bert" else {"guide_weight": 0.5, "guide": {"weight": 0.5}}
+    ours = make_trainer(tmp_path, rows, still_model(method, **options))
+    plain_model = still_model(method, **options)
+    plain_model.objective = None
+    plain = Trainer(
+        model=plain_model, args=ours.args, train_dataset=rows, data_collator=StudentCollator(ENCODER, TARGETS)
+    )
+    ours.train()
+    plain.train()
+    for (name, one), other in zip(ours.model.named_parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
 def test_accumulated_batches_make_the_step_of_one_big_batch(tmp_path: Path, rows: Dataset) -> None:
     results = []
     for size, accumulated in ((16, 1), (4, 4)):
         trainer = make_trainer(
             tmp_path,
             rows,
-            still_model(guide_weight=0.5),
+            still_model(guide={"weight": 0.5}),
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulated,
             optim="sgd",

@@ -28,20 +28,25 @@ from manylens.config.data import (
     LabelsConfig,
     TableData,
     WandsData,
+    WorldData,
 )
-from manylens.config.student import EmbedConfig, EvaluateConfig, GuideConfig, StudentConfig
+from manylens.config.embed import TUNED_TEACHER, EmbedConfig, Hallucination, VerdictTuning
+from manylens.config.student import EarlierConfig, EvaluateConfig, GuideConfig, StudentConfig
 from manylens.config.teacher import AnnotateConfig, CurateConfig, JudgeConfig, PreferenceConfig, TuneConfig
 
 __all__ = [
+    "TUNED_TEACHER",
     "AnnotateConfig",
     "Config",
     "CurateConfig",
     "DataConfig",
     "DemoData",
+    "EarlierConfig",
     "EmbedConfig",
     "EsciData",
     "EvaluateConfig",
     "GuideConfig",
+    "Hallucination",
     "HubData",
     "JudgeConfig",
     "LabelsConfig",
@@ -58,9 +63,11 @@ __all__ = [
     "TransformersOptions",
     "TransformersTeacher",
     "TuneConfig",
+    "VerdictTuning",
     "VllmOptions",
     "VllmTeacher",
     "WandsData",
+    "WorldData",
 ]
 
 

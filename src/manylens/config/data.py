@@ -53,12 +53,27 @@ class _DataBase(Section):
         test_fraction: Share of all queries that becomes test, where the source has no splits at all.
         split_seed: Seed of the split; a query's split depends on it and on the query alone, so that
             more rows never move an old query.
+        unlabelled: ``keep`` takes training pairs without a label, which only feel the guide; ``refuse`` calls them
+            bad rows.
+        hide_labels: Share of the training queries whose labels are taken away, to see what rationales are worth
+            without them; needs ``unlabelled: keep``.
+        held_out_locales: Locales that are left out of train and dev, so that test asks for a language never trained
+            on.
     """
 
     on_bad_row: Literal["fail", "skip"] = "fail"
     dev_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.2
     split_seed: int = 13
+    unlabelled: Literal["refuse", "keep"] = "refuse"
+    hide_labels: Fraction = 0.0
+    held_out_locales: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _hidden_labels_are_kept(self) -> _DataBase:
+        if self.hide_labels and self.unlabelled == "refuse":
+            raise ValueError("hide_labels leaves training pairs without a label: set unlabelled to 'keep'")
+        return self
 
 
 class DemoData(_DataBase):
@@ -113,4 +128,30 @@ class HubData(_DataBase):
     columns: dict[str, str | list[str]] = {}
 
 
-DataConfig = Annotated[DemoData | EsciData | WandsData | TableData | HubData, Field(discriminator="loader")]
+class WorldData(_DataBase):
+    """A controlled world: an invented catalogue whose labels follow from attribute comparisons, and its teacher.
+
+    `manylens.data.world` says how it is made.
+
+    Attributes:
+        pairs: Training pairs, rounded up to whole queries; dev has 40 queries and test 120, whatever the size.
+        products_per_query: Pairs of a query.
+        seed: Seed of the world.
+        informativeness: Chance of each deciding comparison, and of the conclusion, to be stated in a rationale and not
+            passed over.
+        label_noise: Share of the training labels that are replaced by another label; dev and test keep the truth.
+        hidden: Share of the products of which the teacher sees an attribute that the student's text lacks.
+        teacher_error: Share of the judgements that argue for a wrong label.
+    """
+
+    loader: Literal["world"]
+    pairs: int = Field(default=4000, ge=100)
+    products_per_query: int = Field(default=10, ge=2)
+    seed: int = 1
+    informativeness: float = Field(default=1.0, ge=0.0, le=1.0)
+    label_noise: Fraction = 0.0
+    hidden: float = Field(default=0.0, ge=0.0, le=1.0)
+    teacher_error: Fraction = 0.0
+
+
+DataConfig = Annotated[DemoData | EsciData | WandsData | TableData | HubData | WorldData, Field(discriminator="loader")]

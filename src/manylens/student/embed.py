@@ -67,11 +67,11 @@ class RationaleEncoder:
     def _fill(self, connection: sqlite3.Connection, chunks: Sequence[list[tuple[bytes, str]]], total: int) -> None:
         model: Any = None
         cut = 0
-        with meter(f"embed rationales with {self.name}", total) as bar:
+        with meter(f"embed texts with {Path(self.name).name}", total) as bar:
             for chunk in chunks:
                 missing = [(key, text) for key, text in chunk if not self._has(connection, key)]
                 if missing:
-                    model = model or self._load()
+                    model = model or load_encoder(self.name)
                     chunk_texts = [text for _, text in missing]
                     cut += _too_long(model, chunk_texts)
                     vectors = model.encode(
@@ -95,16 +95,6 @@ class RationaleEncoder:
                 f"{self.name} reads: their ends, where the verdict stands, are cut[/]"
             )
 
-    def _load(self) -> Any:  # noqa: ANN401 - sentence-transformers is optional
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ModuleNotFoundError:
-            raise MissingExtraError("sentence-transformers", "train") from None
-        try:
-            return SentenceTransformer(resolve_pretrained(self.name))
-        except (OSError, ValueError) as error:
-            raise StudentError(f"embed.encoder {self.name!r} cannot be loaded: {error}") from error
-
     def _has(self, connection: sqlite3.Connection, key: bytes) -> bool:
         query = "SELECT 1 FROM vectors WHERE encoder = ? AND text_hash = ?"
         return connection.execute(query, (self.name, key)).fetchone() is not None
@@ -113,6 +103,36 @@ class RationaleEncoder:
         query = "SELECT vector FROM vectors WHERE encoder = ? AND text_hash = ?"
         (blob,) = connection.execute(query, (self.name, key)).fetchone()
         return np.frombuffer(blob, dtype=np.float32)
+
+
+def load_encoder(name: str) -> Any:  # noqa: ANN401 - sentence-transformers is optional
+    """Return a `SentenceTransformer`; a folder without its modules gets mean pooling over the last hidden states.
+
+    Args:
+        name: ``"minilm"``, or any sentence-transformers or transformers model by id or path.
+
+    Raises:
+        StudentError: If it cannot be loaded.
+        MissingExtraError: If sentence-transformers is not installed.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+        from sentence_transformers.util import is_sentence_transformer_model
+    except ModuleNotFoundError:
+        raise MissingExtraError("sentence-transformers", "train") from None
+    place = resolve_pretrained(name)
+    try:
+        if is_sentence_transformer_model(place):
+            model = SentenceTransformer(place)
+        else:  # Of a language model, sentence-transformers itself would take the last token.
+            states = Transformer(place)
+            model = SentenceTransformer(modules=[states, Pooling(states.get_embedding_dimension(), "mean")])
+    except (OSError, ValueError) as error:
+        raise StudentError(f"embed.encoder {name!r} cannot be loaded: {error}") from error
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token  # Language models often have none; it is masked anyway.
+    return model
 
 
 def _too_long(model: Any, texts: Sequence[str]) -> int:  # noqa: ANN401 - sentence-transformers is optional

@@ -88,7 +88,7 @@ class MLPExtractor(Extractor):
 
     def pool(self, states: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
         """Return the hidden layer's activation, of shape (batch, width)."""
-        pooled = states[:, 0] if self.pooling == "cls" else _masked_mean(states, mask)
+        pooled = states[:, 0] if self.pooling == "cls" else masked_mean(states, mask)
         return nn.functional.gelu(self.dense(pooled))
 
 
@@ -215,7 +215,7 @@ class GATExtractor(Extractor):
         graph = token_graph(mask, segments, self.edges, self.window)
         for layer in self.layers:
             states = layer(states, graph)
-        return _masked_mean(states, mask)
+        return masked_mean(states, mask)
 
 
 def token_graph(mask: Tensor, segments: Tensor, edges: Edges, window: int) -> Tensor:
@@ -248,7 +248,8 @@ def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
 
 
-def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over real tokens, (batch, hidden), of (batch, tokens, hidden) under a mask (batch, tokens)."""
     weights = mask.to(states.dtype)
     return torch.einsum("bt,btd->bd", weights, states) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,9 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-from manylens.errors import StudentError
+from manylens.errors import ConfigError, StudentError
 from manylens.records import LabelScale
-from manylens.student.extractors import build_extractor
+from manylens.student.extractors import build_extractor, masked_mean
 from manylens.student.losses import class_loss, guide_loss
 
 
@@ -46,6 +46,10 @@ class LatentReasoningConfig(PreTrainedConfig):
         latent_names: One name a latent, such as the perspectives'.
         guide_loss: A name of `GUIDE_LOSSES`.
         guide_weight: lambda.
+        guide_temperature: Of the guide loss ``info_nce``.
+        head_reads_latents: Whether the head reads [h ; r]; else it reads h alone.
+        pooling: h is the state of [CLS] (``cls``), or the mean over the real tokens (``mean``), which suits backbones
+            that were trained as sentence encoders.
         class_weights: Weight of each class in the cross-entropy.
         dropout: Dropout in front of the head.
         separator_token_id: The tokenizer's [SEP], which ends the query.
@@ -54,7 +58,7 @@ class LatentReasoningConfig(PreTrainedConfig):
 
     model_type = "latent_reasoning"
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["latents", "class_loss", "guide_loss"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["latents", "cls_state", "class_loss", "guide_loss"]
 
     def __init__(
         self,
@@ -66,6 +70,9 @@ class LatentReasoningConfig(PreTrainedConfig):
         latent_names: Sequence[str] = ("rationale",),
         guide_loss: str = "squared_distance",
         guide_weight: float = 0.1,
+        guide_temperature: float = 0.05,
+        head_reads_latents: bool = True,
+        pooling: Literal["cls", "mean"] = "cls",
         class_weights: Sequence[float] | None = None,
         dropout: float = 0.1,
         separator_token_id: int = 102,
@@ -83,6 +90,9 @@ class LatentReasoningConfig(PreTrainedConfig):
         self.latent_names = list(latent_names)
         self.guide_loss = guide_loss
         self.guide_weight = guide_weight
+        self.guide_temperature = guide_temperature
+        self.head_reads_latents = head_reads_latents
+        self.pooling = pooling
         self.class_weights = None if class_weights is None else list(class_weights)
         self.dropout = dropout
         self.separator_token_id = separator_token_id
@@ -103,6 +113,7 @@ class LatentReasoningOutput(ModelOutput):
         loss: ``class_loss + lambda * guide_loss``; given labels.
         logits: (batch, classes).
         latents: (batch, latents, dim); ``None`` without an extractor.
+        cls_state: (batch, hidden) state of [CLS].
         class_loss: Cross-entropy; given labels.
         guide_loss: Unweighted guide loss; given rationale vectors.
     """
@@ -110,6 +121,7 @@ class LatentReasoningOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     latents: Tensor | None = None
+    cls_state: Tensor | None = None
     class_loss: Tensor | None = None
     guide_loss: Tensor | None = None
 
@@ -118,8 +130,8 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
     """A cross-encoder that keeps the teacher's reasoning as a latent vector.
 
     Attributes:
-        guide_weight: lambda of the current step; a trainer may change it, the configuration keeps the
-            final value.
+        objective: What `manylens.student.objectives` trains it by. Its auxiliary heads are parameters of the model
+            as long as it is trained, so that checkpoints hold them; ``None`` in a finished student.
     """
 
     config_class = LatentReasoningConfig
@@ -133,7 +145,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
     def __init__(self, config: LatentReasoningConfig) -> None:
         """Create the model with random weights; see `from_backbone` for a pretrained encoder."""
         super().__init__(config)
-        self.guide_weight = config.guide_weight
+        self.objective: nn.Module | None = None
         self.backbone = AutoModel.from_config(config.backbone_config)
         # [CLS] and the extractor read token states: BERT's own pooler would be dead weight.
         if hasattr(self.backbone, "pooler"):
@@ -145,7 +157,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             self.extractor = build_extractor(
                 config.extractor, hidden_size, len(config.latent_names), config.latent_dim, config.extractor_options
             )
-            latents_size = len(config.latent_names) * config.latent_dim
+            latents_size = len(config.latent_names) * config.latent_dim if config.head_reads_latents else 0
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(hidden_size + latents_size, len(config.labels))
         weights = None if config.class_weights is None else torch.tensor(config.class_weights)
@@ -165,6 +177,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
         backbone: str,
         scale: LabelScale,
         separator_token_id: int,
+        backbone_options: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> LatentReasoningForSequenceClassification:
         """Return a student on a pretrained encoder, its new layers random.
@@ -173,14 +186,18 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             backbone: A model id or a folder for `AutoModel`.
             scale: The label scale: names and gains of the classes.
             separator_token_id: The tokenizer's [SEP].
+            backbone_options: Passed word for word to `AutoModel.from_pretrained`.
             **options: Further fields of `LatentReasoningConfig`.
 
         Raises:
             StudentError: If the encoder cannot be loaded.
+            ConfigError: If it does not take one of the options.
         """
         try:
             # Trained in full precision, whatever precision the backbone was saved in.
-            encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(backbone, **{"dtype": torch.float32, **(backbone_options or {})})
+        except TypeError as error:
+            raise ConfigError(f"student.backbone_options do not fit {backbone!r}: {error}") from None
         except (OSError, ValueError) as error:
             raise StudentError(f"student.backbone {backbone!r} cannot be loaded: {error}") from error
         config = LatentReasoningConfig(
@@ -189,6 +206,8 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             id2label=dict(enumerate(scale.names)),
             label2id={name: index for index, name in enumerate(scale.names)},
             separator_token_id=separator_token_id,
+            # The student's own default would override the backbone's.
+            attn_implementation=encoder.config._attn_implementation,
             **options,
         )
         model = cls(config)
@@ -225,10 +244,12 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
-        features, latents = states[:, 0], None
+        cls_state = features = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attention_mask)
+        latents = None
         if self.extractor is not None:
             latents = self.extractor(states, attention_mask.bool(), self._segments(input_ids))
-            features = torch.cat([features, latents.flatten(1)], dim=-1)
+            if self.config.head_reads_latents:
+                features = torch.cat([features, latents.flatten(1)], dim=-1)
         logits = self.classifier(self.dropout(features))
 
         class_part = guide = loss = None
@@ -236,8 +257,15 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             loss = class_part = class_loss(logits, labels, self.class_weights)
         if latents is not None and rationale_embedding is not None:
             guide = self._guide_loss(latents, rationale_embedding, rationale_mask)
-            loss = self.guide_weight * guide + (0.0 if loss is None else loss)
-        return LatentReasoningOutput(loss=loss, logits=logits, latents=latents, class_loss=class_part, guide_loss=guide)
+            loss = self.config.guide_weight * guide + (0.0 if loss is None else loss)
+        return LatentReasoningOutput(
+            loss=loss,
+            logits=logits,
+            latents=latents,
+            cls_state=cls_state,
+            class_loss=class_part,
+            guide_loss=guide,
+        )
 
     def _guide_loss(self, latents: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         if targets.ndim == 2:
@@ -249,7 +277,8 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             )
         if mask is None:
             mask = torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
-        return guide_loss(self.config.guide_loss, latents, targets, mask.reshape(latents.shape[:2]).bool())
+        mask = mask.reshape(latents.shape[:2]).bool()
+        return guide_loss(self.config.guide_loss, latents, targets, mask, temperature=self.config.guide_temperature)
 
     def _segments(self, input_ids: Tensor) -> Tensor:
         # Found from [SEP], not token_type_ids, which many backbones do not have.

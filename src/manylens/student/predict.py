@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from scipy.special import softmax
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from manylens.errors import StudentError
 from manylens.records import Pair
 from manylens.student.encoding import PairEncoder
-from manylens.student.model import LatentReasoningForSequenceClassification
+from manylens.student.model import LatentReasoningForSequenceClassification, LatentReasoningOutput
 
 #: A product as a title alone, or as fields: title, brand, attributes, description, locale.
 Product = str | Mapping[str, object]
@@ -44,6 +46,21 @@ class Prediction:
     label: str
     probabilities: Mapping[str, float]
     score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class States:
+    """What a student computes of pairs, in their order.
+
+    Attributes:
+        cls: (pairs, hidden) float32, the state of [CLS].
+        latents: (pairs, latents, dim) float32, the latent reasoning vectors; ``None`` without an extractor.
+        logits: (pairs, classes) float32.
+    """
+
+    cls: NDArray[np.float32]
+    latents: NDArray[np.float32] | None
+    logits: NDArray[np.float32]
 
 
 class Student:
@@ -83,26 +100,56 @@ class Student:
         nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, PairEncoder.load(folder))
 
-    @torch.inference_mode()
-    def logits(self, pairs: Sequence[Pair], batch_size: int = 64) -> NDArray[np.float32]:
+    def logits(self, pairs: Sequence[Pair], batch_size: int = 64, zero_latents: bool = False) -> NDArray[np.float32]:
         """Return the logits of pairs, in their order.
 
         Args:
             pairs: Any pairs.
             batch_size: Pairs in one forward pass; they are sorted by length first, so that little is padded.
+            zero_latents: Give the head zeros for the latents, to see what it makes of them; a student without
+                an extractor stays as it is.
 
         Returns:
             (pairs, classes) float32.
         """
+        extractor = self.model.extractor
+        zeroed = extractor.register_forward_hook(_zeros) if zero_latents and extractor is not None else nullcontext()
+        logits = np.empty((len(pairs), len(self.labels)), dtype=np.float32)
+        with zeroed:
+            for chosen, outputs in self._outputs(pairs, batch_size):
+                logits[chosen] = _array(outputs.logits)
+        return logits
+
+    def states(self, pairs: Sequence[Pair], batch_size: int = 64) -> States:
+        """Return the [CLS] states, latents and logits of pairs, in their order.
+
+        Args:
+            pairs: Any pairs.
+            batch_size: Pairs in one forward pass, as for `logits`.
+        """
+        config = self.model.config
+        cls = np.empty((len(pairs), config.backbone_config.hidden_size), dtype=np.float32)
+        logits = np.empty((len(pairs), len(self.labels)), dtype=np.float32)
+        shape = (len(pairs), len(config.latent_names), config.latent_dim)
+        latents = None if self.model.extractor is None else np.empty(shape, dtype=np.float32)
+        for chosen, outputs in self._outputs(pairs, batch_size):
+            cls[chosen], logits[chosen] = _array(outputs.cls_state), _array(outputs.logits)
+            if latents is not None:
+                latents[chosen] = _array(outputs.latents)
+        return States(cls=cls, latents=latents, logits=logits)
+
+    def _outputs(
+        self, pairs: Sequence[Pair], batch_size: int
+    ) -> Iterator[tuple[NDArray[np.intp], LatentReasoningOutput]]:
+        """Yield the indices of the pairs of each batch, and what the model says of them."""
         encoded = self.encoder.encode(pairs) if pairs else {"input_ids": []}
         order = np.argsort([len(ids) for ids in encoded["input_ids"]], kind="stable")
-        logits = np.empty((len(pairs), len(self.labels)), dtype=np.float32)
         for start in range(0, len(pairs), batch_size):
             chosen = order[start : start + batch_size]
             rows = [{key: values[index] for key, values in encoded.items()} for index in chosen]
-            batch = self.encoder.pad(rows).to(self.model.device)
-            logits[chosen] = self.model(**batch).logits.float().cpu().numpy()
-        return logits
+            with torch.inference_mode():
+                outputs = self.model(**self.encoder.pad(rows).to(self.model.device))
+            yield chosen, outputs
 
     def probabilities(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """Return the class probabilities of pairs, in their order, of shape (pairs, classes)."""
@@ -153,3 +200,13 @@ def as_pair(query: str, product: Product) -> Pair:
         if not isinstance(value, expected):
             raise StudentError(f"{name} must be a {expected.__name__}, got {value!r}")
     return Pair(pair_id="", query_id="", query=query, **{"product_id": "", **fields})  # type: ignore[arg-type]
+
+
+def _array(tensor: Tensor | None) -> NDArray[np.float32]:
+    assert tensor is not None
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def _zeros(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ANN401 - the signature of a hook
+    return torch.zeros_like(output)

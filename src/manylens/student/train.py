@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -28,13 +27,17 @@ from transformers import (
 from manylens.config import StudentConfig
 from manylens.errors import StudentError
 from manylens.records import LabelScale, Pair
+from manylens.student.checkpoints import discard, last_checkpoint
+from manylens.student.cpu import train_on_cpu
 from manylens.student.encoding import PairEncoder
-from manylens.student.methods import get_method
+from manylens.student.methods import Method, get_method
 from manylens.student.model import LatentReasoningForSequenceClassification
+from manylens.student.parts import Shapes
 from manylens.student.pretrained import resolve_pretrained
 from manylens.student.rows import StudentCollator, write_rows
 from manylens.student.targets import Targets
-from manylens.student.trainer import ClipPerGroup, GuideWarmup, StudentTrainer
+from manylens.student.trainer import ClipPerGroup, StudentTrainer
+from manylens.student.vocabulary import compact, expand, used_ids
 from manylens.trainer_progress import ProgressMeter
 
 #: What a student's training starts from; the recipe's `student.training` overrides any of it.
@@ -54,8 +57,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 }
 #: What `train_student` sets itself.
 RESERVED_TRAINING_KEYS = ("output_dir", "seed", "data_seed", "remove_unused_columns")
-#: What a complete checkpoint of Trainer holds, beside its state.
-_CHECKPOINT_FILES = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class TrainReport:
         method: The method's name.
         seed: The seed.
         train_pairs: Pairs trained on.
-        guided_pairs: Of them, pairs with a rationale.
-        parameters: Trainable parameters.
+        guided_pairs: Of them, pairs with a rationale's vector, where the method reads it.
+        parameters: Parameters of the saved student.
         steps: Optimiser steps.
         best_dev_macro_f1: Of the weights that were kept; ``None`` where dev was not evaluated.
         history: Trainer's log.
@@ -111,75 +112,121 @@ def train_student(
     same weights. The caller sees to it that the folder was not begun with other arguments.
 
     Args:
-        train: Training pairs; those without a label only feel the guide.
+        train: Training pairs; those without a label only feel what the method makes of rationales and votes.
         dev: Labelled pairs; the weights with the best macro-F1 on them are kept.
         scale: The label scale.
         config: Backbone, extractor, guide, training options.
         method: A name of `METHODS`.
         seed: Of initialisation, dropout and order.
         folder: Where the model goes.
-        targets: The rationales' vectors, where the method has a guide.
+        targets: What the rationales became, where the method reads it.
 
     Returns:
         The report, also written to ``folder/training.json``.
 
     Raises:
-        StudentError: If a guided method gets no targets, there is no pair to train on or to evaluate,
+        StudentError: If a method that reads targets gets none, there is no pair to train on or to evaluate,
             or the backbone cannot be loaded.
         ConfigError: If a name or an option is unknown.
     """
     how = get_method(method)
-    if how.extractor and targets is None:
+    if not how.reads_targets:
+        targets = None
+    elif targets is None:
         raise StudentError(f"method {method!r} needs targets: the rationales' vectors of the stage embed")
     # Absolute, because a checkpoint remembers the best one by its path.
     checkpoints = (folder / "checkpoints").resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
     backbone = resolve_pretrained(config.backbone)
     encoder = PairEncoder.from_backbone(backbone, config.product_template, config.max_length)
-    train_rows = write_rows(train, encoder, scale, checkpoints / "train.arrow", targets if how.guide else None)
+    train_rows = write_rows(
+        train,
+        encoder,
+        scale,
+        checkpoints / "train.arrow",
+        targets,
+        needs=how.needs,
+        augmented_length=config.earlier.augmented_length,
+    )
     dev_rows = write_rows(dev, encoder, scale, checkpoints / "dev.arrow")
 
     set_seed(seed)
-    options: dict[str, Any] = {"class_weights": _class_weights(train_rows["labels"], len(scale.names), config)}
-    if how.extractor and targets is not None:
-        options |= {
-            "extractor": config.extractor,
-            "extractor_options": config.extractor_options,
-            "latent_dim": targets.dim,
-            "latent_names": targets.names,
-            "guide_loss": config.guide.loss,
-            "guide_weight": config.guide.weight,
-        }
-    else:
-        options |= {"extractor": None}
-    model = LatentReasoningForSequenceClassification.from_backbone(
-        backbone, scale, encoder.tokenizer.sep_token_id, **options
-    )
-    trainer = _trainer(model, encoder, train_rows, dev_rows, config, checkpoints, seed)
+    model = _model(how, backbone, encoder, scale, config, targets, train_rows["labels"])
+    trainer = _trainer(model, StudentCollator(encoder, targets), train_rows, dev_rows, config, checkpoints, seed)
     with closing(ProgressMeter(f"distil {method}, seed {seed}")) as progress:
         trainer.add_callback(progress)
         _train(trainer, last_checkpoint(checkpoints))
 
+    expand(model.backbone)
+    _drop_what_only_trains(model)
     trainer.save_model(str(folder))
     encoder.save(folder)
     report = TrainReport(
         method=method,
         seed=seed,
         train_pairs=len(train_rows),
-        guided_pairs=sum(any(mask) for mask in train_rows["rationale_mask"]) if how.guide else 0,
-        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        guided_pairs=_guided(train_rows, targets) if targets is not None and "vectors" in how.needs else 0,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=trainer.state.global_step,
         best_dev_macro_f1=trainer.state.best_metric,
         history=trainer.state.log_history,
     )
     (folder / "training.json").write_text(json.dumps(vars(report), indent=2), encoding="utf-8")
-    _discard(checkpoints)
+    discard(checkpoints)
     return report
+
+
+def _model(
+    how: Method,
+    backbone: str,
+    encoder: PairEncoder,
+    scale: LabelScale,
+    config: StudentConfig,
+    targets: Targets | None,
+    labels: Sequence[int],
+) -> LatentReasoningForSequenceClassification:
+    """Return the student on its pretrained backbone, with the objective that trains it."""
+    options: dict[str, Any] = {"extractor": None}
+    if how.extractor and targets is not None:
+        options = {
+            "extractor": config.extractor,
+            "extractor_options": config.extractor_options,
+            "latent_dim": targets.dim,
+            "latent_names": targets.names,
+            "guide_loss": config.guide.loss,
+            "guide_weight": config.guide.weight,
+            "guide_temperature": config.guide.temperature,
+            "head_reads_latents": how.head_reads_latents,
+        }
+    model = LatentReasoningForSequenceClassification.from_backbone(
+        backbone,
+        scale,
+        encoder.tokenizer.sep_token_id,
+        backbone_options=config.backbone_options,
+        pooling=config.pooling,
+        class_weights=_class_weights(labels, len(scale.names), config),
+        **options,
+    )
+    shapes = Shapes(
+        hidden=model.config.backbone_config.hidden_size,
+        latents=0 if targets is None else len(targets.names),
+        dim=0 if targets is None else targets.dim,
+    )
+    # After the student's own layers, so that a seed gives all methods the same head.
+    model.objective = how.objective(config, shapes)
+    return model
+
+
+def _drop_what_only_trains(model: LatentReasoningForSequenceClassification) -> None:
+    """Take off the auxiliary heads, and an extractor that the head does not read."""
+    model.objective = None
+    if not model.config.head_reads_latents:
+        model.extractor = model.config.extractor = None
 
 
 def _trainer(
     model: LatentReasoningForSequenceClassification,
-    encoder: PairEncoder,
+    collator: StudentCollator,
     train_rows: Dataset,
     dev_rows: Dataset,
     config: StudentConfig,
@@ -187,7 +234,7 @@ def _trainer(
     seed: int,
 ) -> StudentTrainer:
     options = {**TRAINING_DEFAULTS, **hardware_precision(), **config.training}
-    callbacks: list[TrainerCallback] = [GuideWarmup(config.guide.warmup_ratio)]
+    callbacks: list[TrainerCallback] = []
     if config.clip == "per_group" and options["max_grad_norm"] > 0:
         callbacks.append(ClipPerGroup(options["max_grad_norm"]))
         options["max_grad_norm"] = 0.0  # Trainer's own clip, over all parameters, is off.
@@ -196,13 +243,16 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(checkpoints), seed=seed, data_seed=seed, remove_unused_columns=False, **options
     )
+    if arguments.device.type == "cpu":
+        train_on_cpu(model.backbone, choose_attention="attn_implementation" not in config.backbone_options)
+    compact(model.backbone, used_ids((train_rows, dev_rows), collator.encoder.tokenizer.all_special_ids), arguments)
     trainer = StudentTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=dev_rows,
-        data_collator=StudentCollator(encoder),
-        processing_class=encoder.tokenizer,
+        data_collator=collator,
+        processing_class=collator.encoder.tokenizer,
         compute_metrics=_dev_metrics,
         callbacks=callbacks,
         new_layers_learning_rate=config.new_layers_learning_rate,
@@ -221,14 +271,6 @@ def _train(trainer: StudentTrainer, checkpoint: str | None) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def _discard(checkpoints: Path) -> None:
-    """Remove all checkpoints, renamed first: a kill must not leave half of one to resume from."""
-    discarded = checkpoints.with_name("checkpoints.discarded")
-    shutil.rmtree(discarded, ignore_errors=True)
-    checkpoints.rename(discarded)
-    shutil.rmtree(discarded)
-
-
 def _dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
     predicted = np.asarray(prediction.predictions).argmax(axis=-1)
     classes = list(range(np.asarray(prediction.predictions).shape[-1]))
@@ -239,6 +281,13 @@ def _dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
+def _guided(rows: Dataset, targets: Targets) -> int:
+    """Return how many rows have a rationale's vector."""
+    places = np.array(rows["target"])
+    has_vector = np.append(targets.mask.any(axis=1), False)  # The last one is for rows without a target, at -1.
+    return int(has_vector[places].sum())
+
+
 def _class_weights(labels: Sequence[int], classes: int, config: StudentConfig) -> list[float] | None:
     """Return inverse class frequencies with mean 1 over the rows (scikit-learn's "balanced"); 0 for an absent class."""
     if config.class_weights is None:
@@ -246,21 +295,3 @@ def _class_weights(labels: Sequence[int], classes: int, config: StudentConfig) -
     counts = Counter(label for label in labels if label >= 0)
     total = sum(counts.values())
     return [total / (classes * counts[index]) if counts[index] else 0.0 for index in range(classes)]
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint in `folder`, or ``None``; incomplete ones are removed.
-
-    A kill cuts off a checkpoint while Trainer writes it, or while Trainer deletes an old one.
-    """
-    newest: tuple[int, Path] | None = None
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-        except (OSError, ValueError, KeyError):
-            step = None
-        if step is None or any(not list(checkpoint.glob(pattern)) for pattern in _CHECKPOINT_FILES):
-            shutil.rmtree(checkpoint)
-        elif newest is None or step > newest[0]:
-            newest = (step, checkpoint)
-    return None if newest is None else str(newest[1])

@@ -1,7 +1,8 @@
-"""transformers' `Trainer` with what a student needs: learning rates and clipping by group, and a warm-up of lambda."""
+"""transformers' `Trainer` with what a student needs: its objective, and learning rates and clipping by group."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -9,11 +10,18 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from manylens.student.model import LatentReasoningForSequenceClassification, LatentReasoningOutput
+from manylens.student.parts import Step
+from manylens.student.rows import AUGMENTED, TOKEN_COLUMNS
 
 
 def parameter_groups(model: LatentReasoningForSequenceClassification) -> dict[str, list[nn.Parameter]]:
-    """Return the trainable parameters of backbone, extractor and head; an empty group is left out."""
-    parts = {"backbone": model.backbone, "extractor": model.extractor, "head": model.classifier}
+    """Return the trainable parameters of backbone, extractor, head and auxiliary heads; an empty group is left out."""
+    parts = {
+        "backbone": model.backbone,
+        "extractor": model.extractor,
+        "head": model.classifier,
+        "auxiliary": model.objective,
+    }
     groups = {
         name: [parameter for parameter in part.parameters() if parameter.requires_grad]
         for name, part in parts.items()
@@ -23,11 +31,11 @@ def parameter_groups(model: LatentReasoningForSequenceClassification) -> dict[st
 
 
 class StudentTrainer(Trainer):
-    """A `Trainer` that gives new layers a learning rate of their own and logs both losses.
+    """A `Trainer` that trains a student by its objective, and logs the parts of the loss.
 
     Args:
         *args: As for `Trainer`.
-        new_layers_learning_rate: For extractor and head; ``None`` means the backbone's.
+        new_layers_learning_rate: For all but the backbone; ``None`` means the backbone's.
         **kwargs: As for `Trainer`.
     """
 
@@ -69,16 +77,24 @@ class StudentTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # noqa: ANN401
     ) -> Tensor | tuple[Tensor, LatentReasoningOutput]:
-        """Return the model's own loss, and remember its parts for the log."""
-        outputs: LatentReasoningOutput = model(**inputs)
-        assert outputs.loss is not None
-        if model.training:
-            self._loss_count += 1
-            for name in ("class_loss", "guide_loss"):
-                part = getattr(outputs, name)
-                if part is not None:
-                    self._loss_sums[name] = self._loss_sums.get(name, 0.0) + part.detach().mean()
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        """Return the objective's loss, and remember its parts for the log; in evaluation, the model's own loss."""
+        student = cast(LatentReasoningForSequenceClassification, self.model)
+        if not model.training or student.objective is None:
+            outputs: LatentReasoningOutput = model(**inputs)
+            assert outputs.loss is not None
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        outputs = model(**_tokens(inputs, ""))
+        step = Step(
+            outputs=outputs,
+            augmented=model(**_tokens(inputs, AUGMENTED)) if AUGMENTED + TOKEN_COLUMNS[0] in inputs else None,
+            batch=inputs,
+            class_weights=student.class_weights,
+        )
+        loss, parts = student.objective(student, step, done=self.state.global_step, steps=self.state.max_steps)
+        self._loss_count += 1
+        for name, part in parts.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + part.detach()
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the mean of each part of the loss since the last log beside the whole."""
@@ -88,33 +104,12 @@ class StudentTrainer(Trainer):
         super().log(logs, start_time)
 
 
-class GuideWarmup(TrainerCallback):
-    """Raises lambda linearly from 0 over the first steps, so that the guide cannot drown an untrained head.
-
-    Args:
-        ratio: Share of all steps over which it rises.
-    """
-
-    def __init__(self, ratio: float) -> None:
-        """Remember the share."""
-        self.ratio = ratio
-
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: LatentReasoningForSequenceClassification | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        """Set lambda for this step."""
-        assert model is not None
-        steps = self.ratio * state.max_steps
-        model.guide_weight = model.config.guide_weight * (min(1.0, state.global_step / steps) if steps else 1.0)
+def _tokens(inputs: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: inputs[prefix + name] for name in TOKEN_COLUMNS if prefix + name in inputs}
 
 
 class ClipPerGroup(TrainerCallback):
-    """Clips the gradient norm of backbone, extractor and head apart.
+    """Clips the gradient norm of backbone, extractor, head and auxiliary heads apart.
 
     With one norm over everything, a large guide gradient shrinks the classifier's step with its own.
 
