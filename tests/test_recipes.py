@@ -54,7 +54,17 @@ def own_data(folder: Path) -> list[str]:
     return [f"data.path={folder / 'pairs.csv'}", f"teacher.path={folder / 'answers.jsonl'}"]
 
 
-STAND_INS: dict[str, StandIn] = {"demo": demo, "esci_us_150": esci_us_150, "esci": esci, "own_data": own_data}
+def world(folder: Path) -> list[str]:
+    return ["data.pairs=200"]
+
+
+STAND_INS: dict[str, StandIn] = {
+    "demo": demo,
+    "esci_us_150": esci_us_150,
+    "esci": esci,
+    "own_data": own_data,
+    "world": world,
+}
 
 
 def _judgements(path: Path, pairs: list[tuple[str, str]], label: str) -> None:

@@ -65,7 +65,7 @@ def known(pairs: list[Pair], make_judgement: Callable[..., Judgement]) -> pa.Tab
     """The panel reached the label of pair 1 alone."""
     rows = Rows(RATIONALE_SCHEMA)
     for pair, label in zip(pairs, ("exact", "exact", "exact", "exact", "exact"), strict=True):
-        rows.add(**rationale_row(pair, make_judgement(pair, "a", label)))
+        rows.add(**rationale_row(make_judgement(pair, "a", label), pair.label))
     return rows.table()
 
 

@@ -80,9 +80,9 @@ def test_without_the_filter_every_labelled_train_judgement_is_kept(
 ) -> None:
     rows = curated(pairs, judgements, filter="none").sft.to_pylist()
     assert [(row["pair_id"][:2], row["perspective"]) for row in rows] == [
-        ("q1", "a"), ("q1", "b"), ("q2", "a"), ("q2", "b"), ("q2", "c"), ("q3", "a"), ("q4", "a"), ("q4", "b"),
+        ("q1", "a"), ("q1", "b"), ("q2", "a"), ("q2", "b"), ("q2", "c"), ("q3", "a"),
     ]  # fmt: skip
-    assert rows[-1]["completion"][0]["content"].endswith("Label: substitute")
+    assert rows[-2]["completion"][0]["content"].endswith("Label: substitute")
 
 
 def test_preferences_are_made_where_train_panels_conflict(pairs: list[Pair], judgements: list[Judgement]) -> None:
@@ -232,3 +232,28 @@ def test_a_perspective_that_judged_nothing_is_refused(
     with pytest.raises(ConfigError, match=rf"{key}: .* got \['z'\]; judged are a, b, c"):
         curated(pairs, judgements, **settings)
     assert curated(pairs, [], **settings).sft.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "consistent", "outcomes"),
+    [
+        (("exact", "exact", "substitute"), [True, True, False], ["kept", "kept", "no_gold"]),
+        (("exact", "exact", None), [True, True], ["kept", "kept", "no_label"]),
+        (("exact", "substitute", None), [False, False], ["no_gold", "no_gold", "no_label"]),
+        (("exact", "substitute", "irrelevant"), [False] * 3, ["no_gold"] * 3),
+        (("irrelevant", None, None), [True], ["kept", "no_label", "no_label"]),
+    ],
+)
+def test_without_a_gold_label_more_than_half_of_the_panel_decides_and_nothing_is_tuned_on(
+    labels: tuple[str | None, ...],
+    consistent: list[bool],
+    outcomes: list[str],
+    make_pair: Callable[..., Pair],
+    make_judgement: Make,
+) -> None:
+    pair = make_pair(1, None)
+    found = curated([pair], [make_judgement(pair, name, label) for name, label in zip("abc", labels, strict=True)])
+    assert found.rationales["consistent"].to_pylist() == consistent
+    assert {row.perspective: row.outcome for row in found.report.outcomes} == dict(zip("abc", outcomes, strict=True))
+    unfiltered = curated([pair], [make_judgement(pair, "a", "exact")], filter="none")
+    assert found.sft.num_rows == found.preferences.num_rows == unfiltered.sft.num_rows == 0

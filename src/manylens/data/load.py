@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manylens.config import DataConfig
-from manylens.data.arrow import Codes, codes, positions
+from manylens.data.arrow import Codes, codes, positions, texts_of
 from manylens.data.raw import Problem, RawBatch
 from manylens.data.repeats import find_repeats
 from manylens.data.schema import BATCH_ROWS, CHECKED_SCHEMA, PAIR_SCHEMA
 from manylens.data.spill import gather, spill
 from manylens.data.split import settle_splits
 from manylens.data.validate import check_rows
+from manylens.data.withhold import Withheld, withhold
 from manylens.errors import BadRowError, DataError, UnknownNameError
 from manylens.progress import meter
 from manylens.records import SPLITS, LabelScale
@@ -46,6 +47,7 @@ LOADERS = {
     "wands": "manylens.data.wands",
     "table": "manylens.data.table",
     "hub": "manylens.data.hub",
+    "world": "manylens.data.world",
 }
 
 
@@ -54,11 +56,15 @@ class LoadReport:
     """What came of loading.
 
     Attributes:
-        pairs: Pairs by split and label.
+        pairs: Pairs with a label, by split and label.
         queries: Queries by split.
         rows_read: Rows of the source, good and bad.
         skipped: Bad rows by reason; they stand in ``skipped.jsonl``.
         duplicates: Rows dropped because an earlier row says the same.
+        unlabelled: Training pairs without a label, those with a hidden one included.
+        hidden_labels: Training pairs whose label ``hide_labels`` takes away.
+        unmeasurable: Pairs of dev and test that were left out because they have no label.
+        held_out: Pairs of train and dev that were left out because of ``held_out_locales``.
     """
 
     pairs: dict[str, dict[str, int]]
@@ -66,6 +72,10 @@ class LoadReport:
     rows_read: int
     skipped: dict[str, int]
     duplicates: int
+    unlabelled: int = 0
+    hidden_labels: int = 0
+    unmeasurable: int = 0
+    held_out: int = 0
 
 
 def load_pairs(config: DataConfig, scale: LabelScale, folder: Path) -> LoadReport:
@@ -84,7 +94,8 @@ def load_pairs(config: DataConfig, scale: LabelScale, folder: Path) -> LoadRepor
         The counts.
 
     Raises:
-        DataError: If the source is unusable, a row is bad and ``on_bad_row`` is ``fail``, or a split is empty.
+        DataError: If the source is unusable, a row is bad and ``on_bad_row`` is ``fail``, or nothing that counts is
+            left of a split.
         QueryLeakError: If a query stands in two splits.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,14 +114,20 @@ def load_pairs(config: DataConfig, scale: LabelScale, folder: Path) -> LoadRepor
             test_fraction=config.test_fraction,
             split_seed=config.split_seed,
         )
+        left = withhold(checked, splits, config)
         with _replacing(folder / "pairs.parquet") as path:
-            _write(checked, splits, path)
+            _write(checked, left, path)
+    counts = _label_counts(checked, left, scale)
     return LoadReport(
-        pairs=_label_counts(checked, splits, scale),
-        queries=_query_counts(checked, splits),
+        pairs=counts,
+        queries=_query_counts(checked, left.splits),
         rows_read=log.rows_read,
         skipped=dict(sorted(log.reasons.items())),
         duplicates=repeats.duplicates,
+        unlabelled=int((left.splits == SPLITS.index("train")).sum()) - sum(counts["train"].values()),
+        hidden_labels=int(left.hidden.sum()),
+        unmeasurable=left.unmeasurable,
+        held_out=left.held_out,
     )
 
 
@@ -175,7 +192,7 @@ def _checked(config: DataConfig, scale: LabelScale, folder: Path, log: _SkipLog)
     """Yield the good rows of the source; the log gets the others."""
     with meter("reading pairs", total=None) as progress:
         for raw in _loader(config.loader).read(config, folder):
-            checked, problems = check_rows(raw, scale)
+            checked, problems = check_rows(raw, scale, labelled=config.unlabelled == "refuse")
             log.add(problems)
             log.rows_read += checked.num_rows + len(problems)
             progress.advance(checked.num_rows + len(problems))
@@ -193,22 +210,31 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _write(checked: pa.Table, splits: Codes, path: Path) -> None:
+def _write(checked: pa.Table, left: Withheld, path: Path) -> None:
     pairs = checked.select(PAIR_SCHEMA.names)
-    place = PAIR_SCHEMA.get_field_index("split")
     with pq.ParquetWriter(path, PAIR_SCHEMA, compression="zstd") as writer:
         for number, name in enumerate(SPLITS):
-            rows = np.flatnonzero(splits == number)
+            rows = np.flatnonzero(left.splits == number)
             for start in range(0, len(rows), BATCH_ROWS):
-                part = gather(pairs, rows[start : start + BATCH_ROWS])
-                column = pa.array([name] * part.num_rows, pa.string())
-                writer.write_table(part.set_column(place, PAIR_SCHEMA.field(place), column))
+                chosen = rows[start : start + BATCH_ROWS]
+                part = gather(pairs, chosen)
+                labels = part["label"].to_pylist()
+                shown = zip(labels, left.hidden[chosen].tolist(), strict=True)
+                part = _with(part, "label", [None if hidden else label for label, hidden in shown])
+                writer.write_table(_with(part, "split", [name] * part.num_rows))
 
 
-def _label_counts(checked: pa.Table, splits: Codes, scale: LabelScale) -> dict[str, dict[str, int]]:
+def _with(pairs: pa.Table, name: str, texts: Sequence[str | None]) -> pa.Table:
+    place = PAIR_SCHEMA.get_field_index(name)
+    return pairs.set_column(place, PAIR_SCHEMA.field(place), texts_of(texts))
+
+
+def _label_counts(checked: pa.Table, left: Withheld, scale: LabelScale) -> dict[str, dict[str, int]]:
     labels = positions(checked["label"], pa.array(scale.names))
+    shown = (labels >= 0) & ~left.hidden
     counts = {
-        name: np.bincount(labels[splits == number], minlength=len(scale.names)) for number, name in enumerate(SPLITS)
+        name: np.bincount(labels[shown & (left.splits == number)], minlength=len(scale.names))
+        for number, name in enumerate(SPLITS)
     }
     return {name: dict(zip(scale.names, count.tolist(), strict=True)) for name, count in counts.items()}
 

@@ -20,7 +20,8 @@ class Repeats:
     """What comes of comparing the rows with each other.
 
     Attributes:
-        keep: The rows to keep, ascending: of rows that agree the first, of rows that contradict the first.
+        keep: The rows to keep, ascending: of rows that agree the first, of rows that contradict the first. A row with
+            a label goes before one without.
         duplicates: Rows that say again what an earlier row says.
         problems: Rows that contradict an earlier row.
     """
@@ -68,12 +69,13 @@ def find_repeats(table: pa.Table) -> Repeats:
     problems += _problems(table, keep[bad], first[bad], "query_id", "query_id_reused")
     keep = keep[~bad]
 
+    keep = keep[np.argsort(labels[keep] < 0, kind="stable")]
     first = keep[firsts(query_ids[keep] * (product_ids.max() + 1) + product_ids[keep])]
     again = first != keep
-    bad = labels[first] != labels[keep]
+    bad = (labels[first] != labels[keep]) & (labels[keep] >= 0)
     problems += _problems(table, keep[bad], first[bad], "label", "conflicting_labels")
     duplicates = int((again & ~bad).sum())
-    keep = keep[~again]
+    keep = np.sort(keep[~again])
 
     first = keep[firsts(pair_ids[keep])]
     bad = first != keep

@@ -20,7 +20,7 @@ from manylens.records import LabelScale, Pair, Perspective
 from manylens.teacher.backends import Backend
 from manylens.teacher.judge import judge, judgements_of
 from manylens.teacher.judgements import by_pair
-from manylens.teacher.rows import RATIONALE_SCHEMA, Rows, rationale_row
+from manylens.teacher.rows import RATIONALE_SCHEMA, Rows, accepted_label, rationale_row
 from manylens.teacher.spending import UNPRICED, Budget
 from manylens.teacher.store import JudgementStore
 from manylens.teacher.tally import JudgeReport
@@ -71,10 +71,11 @@ def annotate(
         reports[name] = judge(pairs, [prompt], scale, backend, store, samples=config.samples)
         judgements = judgements_of(pairs, [prompt], scale, backend, store, samples=config.samples)
         for pair, answers in by_pair(pairs, judgements):
+            accepted = accepted_label(pair, answers)
             for judgement in answers:
                 if judgement.label is not None:
                     named = replace(judgement, perspective=name) if len(members) > 1 else judgement
-                    rows.add(**rationale_row(pair, named))
+                    rows.add(**rationale_row(named, accepted))
     return Annotated(rationales=rows.table(), reports=reports)
 
 
@@ -114,7 +115,7 @@ def rationalize(
     for pair, answers in by_pair(missed, judgements_of(missed, [perspective], scale, backend, store)):
         for judgement in answers:
             if judgement.label == pair.label:
-                rows.add(**rationale_row(pair, judgement, rationalized=True))
+                rows.add(**rationale_row(judgement, pair.label, rationalized=True))
     return Annotated(rationales=rows.table(), reports={RATIONALIZE: report})
 
 

@@ -1,7 +1,8 @@
 """Curating: from judgements to rationales worth distilling and rows worth tuning on.
 
-The consistency filter keeps a judgement where its label equals the gold label. What is kept becomes
-rows for supervised fine-tuning, pooled over the perspectives under one prompt. Where perspectives
+The consistency filter keeps a judgement where its label equals the gold label; where there is none, the label of more
+than half of the pair's panel takes its place, to distil from and never to tune on. What is kept of the labelled pairs
+becomes rows for supervised fine-tuning, pooled over the perspectives under one prompt. Where perspectives
 disagree and one of them is right, a right rationale is preferred to a wrong one of a *different*
 perspective (Thinking Broad, Acting Fast, arXiv 2601.21611), or, for perspective-aligned preferences, of
 another sample of the same one.
@@ -24,7 +25,7 @@ from manylens.records import Judgement, LabelScale, Pair, PreferencePair
 from manylens.teacher.answers import format_thought
 from manylens.teacher.judgements import by_pair
 from manylens.teacher.perspectives import Messages, Prompt, load_perspective
-from manylens.teacher.rows import PREFERENCE_SCHEMA, RATIONALE_SCHEMA, SFT_SCHEMA, Rows, rationale_row
+from manylens.teacher.rows import PREFERENCE_SCHEMA, RATIONALE_SCHEMA, SFT_SCHEMA, Rows, accepted_label, rationale_row
 
 #: What becomes of a judgement: it is kept, or the reason why it is dropped.
 Outcome = Literal["kept", "unanswered", "no_label", "no_gold", "wrong_label"]
@@ -132,12 +133,13 @@ def curate(
     unified = Prompt(load_perspective(config.prompt), scale)
     conflicts = 0
     for pair, panel in by_pair(pairs, judgements):
-        prompt = unified.messages(pair) if pair.split == "train" else None
+        prompt = unified.messages(pair) if pair.split == "train" and pair.label is not None else None
+        accepted = accepted_label(pair, panel)
         for judgement in panel:
-            outcome = _outcome(pair, judgement, config)
+            outcome = _outcome(pair, judgement, accepted, config)
             outcomes[judgement.perspective, pair.label, outcome] += 1
             if judgement.label is not None:
-                rationales.add(**rationale_row(pair, judgement))
+                rationales.add(**rationale_row(judgement, accepted))
             if prompt is not None and outcome == "kept" and _named(judgement, config.sft_perspectives):
                 sft.add(
                     prompt=prompt,
@@ -229,16 +231,16 @@ def _check_names(key: str, names: tuple[str, ...] | None, judged: Collection[str
         )
 
 
-def _outcome(pair: Pair, judgement: Judgement, config: CurateConfig) -> Outcome:
+def _outcome(pair: Pair, judgement: Judgement, accepted: str | None, config: CurateConfig) -> Outcome:
     if judgement.reason == "unanswered":
         return "unanswered"
     if judgement.label is None:
         return "no_label"
     if config.filter == "none":
         return "kept"
-    if pair.label is None:
-        return "no_gold"
-    return "kept" if judgement.label == pair.label else "wrong_label"
+    if judgement.label == accepted:
+        return "kept"
+    return "no_gold" if pair.label is None else "wrong_label"
 
 
 def _verdict(pair: Pair, panel: Sequence[Judgement]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +19,8 @@ def _schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
-#: Every rationale that has a label; ``consistent`` says whether it is the gold label, ``rationalized`` whether
-#: the teacher was given that label.
+#: Every rationale that has a label; ``consistent`` says whether it is the pair's `accepted_label`, ``rationalized``
+#: whether the teacher was given that label.
 RATIONALE_SCHEMA: pa.Schema = _schema(
     pair_id=pa.string(),
     perspective=pa.string(),
@@ -71,20 +73,37 @@ class Rows:
         self._rows = []
 
 
-def rationale_row(pair: Pair, judgement: Judgement, *, rationalized: bool = False) -> dict[str, object]:
-    """Return the row of `RATIONALE_SCHEMA` for a judgement that has a label.
+def accepted_label(pair: Pair, panel: Sequence[Judgement]) -> str | None:
+    """Return the label that the rationales worth distilling argue for.
 
     Args:
         pair: The judged pair.
+        panel: All judgements of it.
+
+    Returns:
+        The gold label. Where there is none, the label of more than half of the judgements that have one; ``None``
+        where no label has so many.
+    """
+    if pair.label is not None:
+        return pair.label
+    labels = [judgement.label for judgement in panel if judgement.label is not None]
+    return next((label for label, count in Counter(labels).most_common(1) if 2 * count > len(labels)), None)
+
+
+def rationale_row(judgement: Judgement, accepted: str | None, *, rationalized: bool = False) -> dict[str, object]:
+    """Return the row of `RATIONALE_SCHEMA` for a judgement that has a label.
+
+    Args:
         judgement: What the teacher said.
+        accepted: The pair's `accepted_label`.
         rationalized: Whether the teacher was given the gold label.
     """
     return {
-        "pair_id": pair.pair_id,
+        "pair_id": judgement.pair_id,
         "perspective": judgement.perspective,
         "sample": judgement.sample,
         "label": judgement.label,
         "rationale": judgement.rationale,
-        "consistent": judgement.label == pair.label,
+        "consistent": judgement.label == accepted,
         "rationalized": rationalized,
     }
