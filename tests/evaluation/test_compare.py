@@ -114,3 +114,30 @@ def test_sides_that_cannot_be_paired_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         compared(treatment, baseline)
+
+
+def test_the_interval_over_seeds_too_by_hand() -> None:
+    # All queries agree, so only the seeds differ: the treatment gains 0.5 at one of two seeds and nothing at the other.
+    queries = [f"q{index // 2}" for index in range(6)]
+    best = table([(query, "exact", RIGHT) for query in queries])
+    half = table([(query, "exact", RIGHT if index % 2 else WRONG) for index, query in enumerate(queries)])
+    accuracy = compared([best, half], [half, half]).metrics["accuracy"]
+    assert accuracy.by_seed == (0.5, 0.0)
+    assert accuracy.interval == pytest.approx((0.25, 0.25))
+    # A quarter of the draws takes the seed without a gain twice, another the other one twice.
+    assert accuracy.interval_seeds == pytest.approx((0.0, 0.5))
+    assert accuracy.p_value_seeds is not None and 0.3 < accuracy.p_value_seeds < 0.7
+
+
+def test_one_seed_has_no_interval_over_seeds() -> None:
+    ndcg = compared([random_table(6, 5, 1, 0.9)], [random_table(6, 5, 2, 0.5)]).metrics["ndcg"]
+    assert (ndcg.interval_seeds, ndcg.p_value_seeds, len(ndcg.by_seed)) == (None, None, 1)
+
+
+def test_the_interval_over_queries_and_seeds_is_wider() -> None:
+    strong = [random_table(60, 10, seed, 1.5) for seed in range(5)]
+    weak = [random_table(60, 10, seed, 0.5) for seed in range(10, 15)]
+    for found in compared(strong, weak).metrics.values():
+        assert found.interval is not None and found.interval_seeds is not None
+        widths = [high - low for low, high in (found.interval, found.interval_seeds)]
+        assert widths[0] < widths[1]

@@ -1,10 +1,21 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from manylens.evaluation.predictions import FloatArray, Predictions
-from manylens.evaluation.significance import METRICS, headline, percentile_interval, query_sums, resample, two_sided_p
+from manylens.evaluation.significance import (
+    METRICS,
+    headline,
+    holm,
+    percentile_interval,
+    query_sums,
+    resample,
+    resample_seeds,
+    two_sided_p,
+)
 from manylens.records import ESCI
 
 from .build import random_table, sure, table
@@ -88,3 +99,27 @@ def test_percentile_interval_by_hand() -> None:
 )
 def test_p_value_by_hand(differences: list[float], p: float) -> None:
     assert two_sided_p(np.array(differences)) == pytest.approx(p)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.5: no adjusted value below an earlier one.
+    assert holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20))
+def test_holm_lies_between_the_p_value_and_bonferronis(p_values: list[float]) -> None:
+    for p_value, adjusted in zip(p_values, holm(p_values), strict=True):
+        assert p_value <= adjusted <= min(1.0, len(p_values) * p_value)
+
+
+def test_weights_of_seeds_are_those_of_a_bootstrap() -> None:
+    weights = resample_seeds(5, 4000, seed=1)
+    assert weights.shape == (5, 4000) and weights.sum(axis=0) == pytest.approx(np.ones(4000))
+    values = np.array([0.1, 0.4, 0.2, 0.9, 0.5])
+    expected = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
+    assert percentile_interval(values @ weights, 0.95) == pytest.approx(tuple(expected), abs=0.02)
+    assert resample_seeds(1, 10, seed=1).tolist() == [[1.0] * 10]

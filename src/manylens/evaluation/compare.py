@@ -13,7 +13,15 @@ import pyarrow as pa
 from manylens.config import EvaluateConfig
 from manylens.errors import DataError
 from manylens.evaluation.predictions import FloatArray, Predictions
-from manylens.evaluation.significance import METRICS, headline, percentile_interval, query_sums, resample, two_sided_p
+from manylens.evaluation.significance import (
+    METRICS,
+    headline,
+    percentile_interval,
+    query_sums,
+    resample,
+    resample_seeds,
+    two_sided_p,
+)
 from manylens.records import LabelScale
 
 Verdict = Literal["gain", "loss", "no difference shown"]
@@ -29,9 +37,12 @@ class Difference:
         baseline: Mean over seeds.
         baseline_sd: As for the treatment.
         difference: Treatment minus baseline.
-        interval: Bootstrap interval of the difference; ``None`` for a single query.
+        interval: Bootstrap interval of the difference over queries, seeds held fixed; ``None`` for a single query.
         p_value: Two-sided bootstrap p value; ``None`` for a single query.
         verdict: ``no difference shown`` where the interval holds 0 or there is none.
+        by_seed: The difference at each seed.
+        interval_seeds: The wider interval over queries and seeds; ``None`` for a single query or seed.
+        p_value_seeds: As `interval_seeds`.
     """
 
     treatment: float
@@ -42,6 +53,9 @@ class Difference:
     interval: tuple[float, float] | None
     p_value: float | None
     verdict: Verdict
+    by_seed: tuple[float, ...] = ()
+    interval_seeds: tuple[float, float] | None = None
+    p_value_seeds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +92,8 @@ def compare(
 
     The statistic is the mean over training seeds of the difference between the two methods. Each resample of
     the queries serves both methods and all seeds. The interval thus speaks of other queries, not of
-    other seeds: their spread stands beside it as a standard deviation.
+    other seeds: their spread stands beside it as a standard deviation. ``interval_seeds`` speaks of both: it also
+    resamples the seeds, which pair the two methods as the queries do.
 
     Args:
         treatment: Predictions of one method, a table in `PREDICTION_SCHEMA` for each training seed.
@@ -108,7 +123,11 @@ def compare(
 
     sums = np.stack([query_sums(student, scale, config.ndcg_cutoff) for student in students])
     points = headline(sums.sum(axis=1))
-    draws = resample(sums, config.bootstrap_samples, seed) if first.queries > 1 else None
+    draws = None
+    if first.queries > 1:
+        sides = resample(sums, config.bootstrap_samples, seed)
+        draws = sides[:seeds] - sides[seeds:]
+    weights = resample_seeds(seeds, config.bootstrap_samples, seed)
     return Comparison(
         seeds=seeds,
         pairs=len(first),
@@ -117,10 +136,11 @@ def compare(
         bootstrap_samples=config.bootstrap_samples,
         confidence=config.confidence,
         metrics={
-            name: _difference(
+            name: difference(
                 points[:seeds, index],
                 points[seeds:, index],
-                None if draws is None else (draws[:seeds, :, index] - draws[seeds:, :, index]).mean(axis=0),
+                None if draws is None else draws[:, :, index],
+                weights,
                 config.confidence,
             )
             for index, name in enumerate(METRICS)
@@ -144,18 +164,27 @@ def _check_same_pairs(first: Predictions, other: Predictions) -> None:
     )
 
 
-def _difference(treatment: FloatArray, baseline: FloatArray, draws: FloatArray | None, confidence: float) -> Difference:
+def difference(
+    treatment: FloatArray, baseline: FloatArray, draws: FloatArray | None, weights: FloatArray, confidence: float
+) -> Difference:
+    """Return what may be said of one figure of two methods.
+
+    Args:
+        treatment: One figure for each training seed.
+        baseline: The same of the other method.
+        draws: Their difference at each seed in each resample of the queries, shape (seeds, samples); ``None`` where
+            there is a single query.
+        weights: What `resample_seeds` gives, shape (seeds, samples).
+        confidence: Mass of the intervals.
+    """
     interval: tuple[float, float] | None = None
     p_value: float | None = None
-    verdict: Verdict = "no difference shown"
+    interval_seeds: tuple[float, float] | None = None
+    p_value_seeds: float | None = None
     if draws is not None:
-        # Rounding noise of the sums must not decide on which side of 0 a resample lies.
-        draws = draws.round(12)
-        interval, p_value = percentile_interval(draws, confidence), two_sided_p(draws)
-        if interval[0] > 0.0:
-            verdict = "gain"
-        elif interval[1] < 0.0:
-            verdict = "loss"
+        interval, p_value = _uncertainty(draws.mean(axis=0), confidence)
+        if len(draws) > 1:
+            interval_seeds, p_value_seeds = _uncertainty((draws * weights).sum(axis=0), confidence)
     return Difference(
         treatment=float(treatment.mean()),
         treatment_sd=_sd(treatment),
@@ -164,8 +193,25 @@ def _difference(treatment: FloatArray, baseline: FloatArray, draws: FloatArray |
         difference=float((treatment - baseline).mean()),
         interval=interval,
         p_value=p_value,
-        verdict=verdict,
+        verdict=verdict_of(interval),
+        by_seed=tuple((treatment - baseline).tolist()),
+        interval_seeds=interval_seeds,
+        p_value_seeds=p_value_seeds,
     )
+
+
+def _uncertainty(draws: FloatArray, confidence: float) -> tuple[tuple[float, float], float]:
+    """Return the interval and the p value of resampled differences."""
+    # Rounding noise of the sums must not decide on which side of 0 a resample lies.
+    draws = draws.round(12)
+    return percentile_interval(draws, confidence), two_sided_p(draws)
+
+
+def verdict_of(interval: tuple[float, float] | None) -> Verdict:
+    """Return what may be said of a difference with this interval."""
+    if interval is None or interval[0] <= 0.0 <= interval[1]:
+        return "no difference shown"
+    return "gain" if interval[0] > 0.0 else "loss"
 
 
 def _sd(values: FloatArray) -> float | None:

@@ -8,6 +8,8 @@ Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from manylens.evaluation.predictions import FloatArray, Predictions
@@ -110,3 +112,41 @@ def two_sided_p(differences: FloatArray) -> float:
     """
     rarer = min(np.count_nonzero(differences <= 0.0), np.count_nonzero(differences >= 0.0))
     return min(1.0, 2.0 * (1 + rarer) / (1 + len(differences)))
+
+
+def resample_seeds(seeds: int, samples: int, seed: int) -> FloatArray:
+    """Draw training seeds with replacement, to resample them together with the queries.
+
+    Queries and seeds are crossed: every query is answered at every seed. Resampling both, each independently of the
+    other, is Owen's pigeonhole bootstrap (2007, doi 10.1214/07-AOAS122), which errs on the wide side. With few seeds
+    their own share of the variance is too small, by the factor ``(seeds - 1) / seeds``, as in any bootstrap.
+
+    Args:
+        seeds: Training seeds.
+        samples: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        The weight of each seed in each draw, shape (seeds, samples); a draw's weights sum to 1.
+    """
+    draws = np.random.default_rng((seed, seeds)).multinomial(seeds, np.full(seeds, 1.0 / seeds), size=samples)
+    weights: FloatArray = draws.T / seeds
+    return weights
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number (Holm 1979, Scand. J. Statist. 6, 65-70).
+
+    Args:
+        p_values: Of a family of tests.
+
+    Returns:
+        The adjusted p values, in the same order. Rejecting those below alpha keeps the chance of any false
+        rejection at alpha, however the tests depend on each other.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
