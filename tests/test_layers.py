@@ -24,6 +24,7 @@ LEVELS = (
     ("preflight", "stages"),
     ("pipeline",),
     ("results",),
+    ("study",),
     ("cli",),
 )
 RANK = {room: rank for rank, level in enumerate(LEVELS) for room in level}
