@@ -128,6 +128,7 @@ def test_another_extractor_distils_and_evaluates_again_and_leaves_the_baseline(s
     [
         ("evaluate.bootstrap_samples=150", ["evaluate"]),
         ("student.guide.weight=0.5", ["distil", "distil/lrkd-seed13", "evaluate"]),
+        ("student.earlier.temperature=3", ["distil", "evaluate"]),
         ("student.seeds=[13, 14]", ["distil", "distil/bert-seed14", "distil/lrkd-seed14", "evaluate"]),
         ("student.baselines=[]", ["distil", "evaluate"]),
         ("student.max_length=24", ["distil", "distil/bert-seed13", "distil/lrkd-seed13", "evaluate"]),

@@ -55,6 +55,13 @@ def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
         ("student.product_template='{{ titel }}'", "ConfigError", "student.product_template: 'titel' is undefined"),
         ("student.product_template='{% if %}'", "ConfigError", "student.product_template"),
         ("student.max_length=65", "ConfigError", "student.max_length must be at most the 64 positions"),
+        (
+            "student.baselines=[crsd]",
+            "ConfigError",
+            "student.earlier.augmented_length must be at most the 64 positions",
+        ),
+        ("student.backbone_options={num_hidden_layer: 1}", "ConfigError", "(did you mean 'num_hidden_layers'?)"),
+        ("student.backbone_options={num_hidden_layers: many}", "ConfigError", "expected int, got str"),
         ("student.backbone=no/such-model", "StudentError", "student.backbone 'no/such-model' is not to be had"),
         ("embed.encoder=no/such-model", "StudentError", "embed.encoder 'no/such-model' is not to be had"),
         ("student.training.seed=1", "ConfigError", "student.training.seed is set by manylens itself"),
