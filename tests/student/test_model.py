@@ -228,7 +228,15 @@ def test_a_head_that_does_not_read_the_latents_is_a_map_of_cls_alone() -> None:
 def test_the_state_of_cls_is_given_with_and_without_an_extractor() -> None:
     for model in (make_model(), make_model(extractor=None)):
         states = model.backbone(**BATCH).last_hidden_state
-        torch.testing.assert_close(model(**BATCH).cls_state, states[:, 0])
+        torch.testing.assert_close(model(**BATCH).pooled, states[:, 0])
+
+
+def test_a_head_on_the_mean_reads_the_real_tokens_alone() -> None:
+    model = make_model(extractor=None, pooling="mean")
+    states, mask = model.backbone(**BATCH).last_hidden_state, MASK.bool()
+    mean = torch.stack([row[real].mean(dim=0) for row, real in zip(states, mask, strict=True)])
+    torch.testing.assert_close(model(**BATCH).pooled, mean)
+    torch.testing.assert_close(model(**BATCH).logits, mean @ model.classifier.weight.T + model.classifier.bias)
 
 
 def test_the_models_own_loss_knows_the_contrastive_guide() -> None:

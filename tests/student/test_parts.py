@@ -30,7 +30,7 @@ def make_outputs(seed: int = 0) -> LatentReasoningOutput:
     return LatentReasoningOutput(
         logits=torch.randn(3, 4, generator=random),
         latents=torch.randn(3, 2, 3, generator=random),
-        cls_state=torch.randn(3, 4, generator=random),
+        pooled=torch.randn(3, 4, generator=random),
     )
 
 
@@ -80,7 +80,7 @@ def test_soft_labels_take_temperature_and_smoothing_of_the_recipe() -> None:
 def test_the_rationale_is_projected_from_cls() -> None:
     step = make_step()
     part = RationaleProjection(config(), SHAPES)
-    projected = (step.outputs.cls_state @ part.project.weight.T + part.project.bias).reshape(3, 2, 3)
+    projected = (step.outputs.pooled @ part.project.weight.T + part.project.bias).reshape(3, 2, 3)
     squares = (projected - step.batch["rationale_embedding"]).square().sum(-1)
     expected = (squares[0, 0] + squares[0, 1] + squares[1, 0]) / 3
     assert part(step).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -89,7 +89,7 @@ def test_the_rationale_is_projected_from_cls() -> None:
 def test_contrast_finds_the_augmented_view_of_the_same_pair() -> None:
     step = make_step()
     part = Contrast(config(earlier={"contrast_temperature": 0.5}), SHAPES)
-    plain, augmented = step.outputs.cls_state[:2], step.augmented.cls_state[:2]
+    plain, augmented = step.outputs.pooled[:2], step.augmented.pooled[:2]
     cosines = cosine_similarity(plain[:, None], augmented[None], dim=-1)
     expected = cross_entropy(cosines / 0.5, torch.tensor([0, 1]))
     assert part(step).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -140,10 +140,10 @@ def test_the_guide_takes_loss_and_temperature_of_the_recipe() -> None:
 @pytest.mark.parametrize("hidden", [4, 3])
 def test_cls_itself_is_compared_and_mapped_only_where_the_widths_differ(hidden: int) -> None:
     outputs = make_outputs()
-    outputs.cls_state = outputs.cls_state[:, :hidden]
+    outputs.pooled = outputs.pooled[:, :hidden]
     step = make_step(outputs=outputs)
     part = ClsGuide(config(), Shapes(hidden=hidden, latents=2, dim=3))
-    compared = outputs.cls_state
+    compared = outputs.pooled
     if hidden != 3:
         compared = compared @ part.project.weight.T + part.project.bias
     squares = (compared[:, None] - step.batch["rationale_embedding"]).square().sum(-1)

@@ -67,19 +67,19 @@ def test_records_titles_and_fields_are_the_same_pair(student: Student) -> None:
 
 def test_states_are_those_of_the_parts_put_together_by_hand(student: Student) -> None:
     states = student.states(PAIRS, batch_size=7)
-    assert states.cls.shape == (25, 32) and states.latents is not None and states.latents.shape == (25, 1, DIM)
+    assert states.pooled.shape == (25, 32) and states.latents is not None and states.latents.shape == (25, 1, DIM)
     for index, pair in enumerate(PAIRS):
         batch = student.encoder.pad([{key: rows[0] for key, rows in student.encoder.encode([pair]).items()}])
         with torch.no_grad():
             tokens = student.model.backbone(**batch).last_hidden_state
-        np.testing.assert_allclose(states.cls[index], tokens[0, 0].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(states.pooled[index], tokens[0, 0].numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(states.logits, student.logits(PAIRS), rtol=1e-4, atol=1e-5)
-    features = np.hstack([states.cls, states.latents[:, 0]])
+    features = np.hstack([states.pooled, states.latents[:, 0]])
     np.testing.assert_allclose(head(student, features), states.logits, rtol=1e-4, atol=1e-4)
 
 
 def test_zeroed_latents_leave_the_head_with_cls_alone(student: Student) -> None:
-    features = np.hstack([student.states(PAIRS).cls, np.zeros((25, DIM), np.float32)])
+    features = np.hstack([student.states(PAIRS).pooled, np.zeros((25, DIM), np.float32)])
     without = student.logits(PAIRS, zero_latents=True)
     np.testing.assert_allclose(without, head(student, features), rtol=1e-4, atol=1e-4)
     assert np.abs(without - student.logits(PAIRS)).max() > 1e-3, "and the latents are back afterwards"
@@ -94,7 +94,7 @@ def test_a_student_without_an_extractor_has_no_latents_to_zero() -> None:
 def test_no_pairs_no_states(student: Student) -> None:
     states = student.states([])
     assert states.latents is not None
-    assert (states.cls.shape, states.latents.shape, states.logits.shape) == ((0, 32), (0, 1, DIM), (0, 4))
+    assert (states.pooled.shape, states.latents.shape, states.logits.shape) == ((0, 32), (0, 1, DIM), (0, 4))
 
 
 def test_no_pairs_no_predictions(student: Student) -> None:

@@ -61,7 +61,7 @@ def _keep(job: Job, places: Places) -> None:
     folder.mkdir(parents=True)
     noise = np.random.default_rng(job.seed).normal(size=(len(pairs), 32)).astype(np.float16)
     latents = {"latents": np.pad(gold, ((0, 0), (0, 28)))[:, None]} if job.config.student.method == "lrkd" else {}
-    np.savez(folder / "vectors.npz", pair_ids=np.array([pair.pair_id for pair in pairs]), cls=noise, **latents)
+    np.savez(folder / "vectors.npz", pair_ids=np.array([pair.pair_id for pair in pairs]), pooled=noise, **latents)
     columns = pairs.table.select([name for name in PREDICTION_SCHEMA.names if name != "logits"])
     logits = pa.array(list(5.0 * gold.astype(np.float32)), type=PREDICTION_SCHEMA.field("logits").type)
     pq.write_table(columns.append_column("logits", logits).cast(PREDICTION_SCHEMA), folder / "predictions.parquet")
@@ -74,11 +74,11 @@ def measure(name: str, study: Study, recipe: dict[str, Any], places: Places) -> 
 def test_the_probe_finds_what_r_knows_and_cls_does_not(recipe: dict[str, Any], places: Places) -> None:
     found = measure("probe", STUDY, recipe, places)
     rows = {row["arm"]: row for row in where(found.figures, metric="keyword_f1")}
-    assert list(rows) == ["bert.cls", "lrkd.r", "lrkd.cls"]
-    assert rows["lrkd.r"]["values"] == [1.0, 1.0] and rows["lrkd.cls"]["mean"] < 0.7
+    assert list(rows) == ["bert.h", "lrkd.r", "lrkd.h"]
+    assert rows["lrkd.r"]["values"] == [1.0, 1.0] and rows["lrkd.h"]["mean"] < 0.7
     # Only dev pairs were judged: 8 queries of 4 pairs.
     assert (rows["lrkd.r"]["split"], rows["lrkd.r"]["queries"], rows["lrkd.r"]["pairs"]) == ("dev+test", 8, 32)
-    (contrast,) = where(found.contrasts, metric="keyword_f1", treatment="lrkd.r", baseline="lrkd.cls")
+    (contrast,) = where(found.contrasts, metric="keyword_f1", treatment="lrkd.r", baseline="lrkd.h")
     assert contrast["verdict"] == "gain" and contrast["low"] > 0
     assert {row["metric"] for row in found.figures} >= {"keyword_f1", "keyword_f1_pca"}
 
@@ -94,7 +94,7 @@ def test_without_rationales_of_unseen_pairs_the_probe_says_so(recipe: dict[str, 
 def test_rationales_near_r_agree_with_a_student_whose_r_is_the_label(recipe: dict[str, Any], places: Places) -> None:
     found = measure("explanations", STUDY, recipe, places)
     rows = where(found.figures, metric="agrees_with_gold_at_1", split="test")
-    assert [row["arm"] for row in rows] == ["bert.cls", "bert.text", "lrkd.r", "lrkd.cls", "lrkd.text"]
+    assert [row["arm"] for row in rows] == ["bert.h", "bert.text", "lrkd.r", "lrkd.h", "lrkd.text"]
     assert {(row["queries"], row["pairs"]) for row in rows} == {(8, 32)}
     by_arm = {row["arm"]: row["values"] for row in rows}
     # Retrieval by text does not depend on the student; this student's prediction is the gold label.
@@ -102,9 +102,9 @@ def test_rationales_near_r_agree_with_a_student_whose_r_is_the_label(recipe: dic
     for row in where(found.figures, metric="agrees_with_prediction_at_1"):
         assert row["values"] == by_arm[row["arm"]]
     assert {(row["treatment"], row["baseline"]) for row in found.contrasts} == {
-        ("bert.cls", "bert.text"),
+        ("bert.h", "bert.text"),
         ("lrkd.r", "lrkd.text"),
-        ("lrkd.cls", "lrkd.text"),
+        ("lrkd.h", "lrkd.text"),
     }
 
 

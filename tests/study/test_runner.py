@@ -66,7 +66,6 @@ def test_students_are_those_of_a_plain_run(out: Path, recipe: dict[str, Any], tm
         "predictions.parquet",
         "predictions-zero_latents.parquet",
         "training.json",
-        "vectors.npz",
     }
 
 

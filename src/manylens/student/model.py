@@ -58,7 +58,7 @@ class LatentReasoningConfig(PreTrainedConfig):
 
     model_type = "latent_reasoning"
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["latents", "cls_state", "class_loss", "guide_loss"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["latents", "pooled", "class_loss", "guide_loss"]
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class LatentReasoningOutput(ModelOutput):
         loss: ``class_loss + lambda * guide_loss``; given labels.
         logits: (batch, classes).
         latents: (batch, latents, dim); ``None`` without an extractor.
-        cls_state: (batch, hidden) state of [CLS].
+        pooled: (batch, hidden) h: the state of [CLS], or the mean over the tokens.
         class_loss: Cross-entropy; given labels.
         guide_loss: Unweighted guide loss; given rationale vectors.
     """
@@ -121,7 +121,7 @@ class LatentReasoningOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     latents: Tensor | None = None
-    cls_state: Tensor | None = None
+    pooled: Tensor | None = None
     class_loss: Tensor | None = None
     guide_loss: Tensor | None = None
 
@@ -244,7 +244,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
-        cls_state = features = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attention_mask)
+        pooled = features = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attention_mask)
         latents = None
         if self.extractor is not None:
             latents = self.extractor(states, attention_mask.bool(), self._segments(input_ids))
@@ -262,7 +262,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             loss=loss,
             logits=logits,
             latents=latents,
-            cls_state=cls_state,
+            pooled=pooled,
             class_loss=class_part,
             guide_loss=guide,
         )

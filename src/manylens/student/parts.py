@@ -139,7 +139,7 @@ class RationaleProjection(Part):
     def forward(self, step: Step) -> Tensor:
         """Return the unweighted loss, a scalar."""
         targets = step.batch["rationale_embedding"]
-        projected = self.project(_cls_state(step.outputs)).unflatten(-1, targets.shape[1:])
+        projected = self.project(_pooled(step.outputs)).unflatten(-1, targets.shape[1:])
         return guide_loss(squared_distance.__name__, projected, targets, step.batch["rationale_mask"])
 
 
@@ -157,7 +157,7 @@ class Contrast(Part):
     def forward(self, step: Step) -> Tensor:
         """Return the unweighted loss, a scalar."""
         assert step.augmented is not None
-        plain, augmented = (_cls_state(outputs)[:, None].float() for outputs in (step.outputs, step.augmented))
+        plain, augmented = (_pooled(outputs)[:, None].float() for outputs in (step.outputs, step.augmented))
         has_text = step.batch["has_text"]
         losses = info_nce(plain, augmented, has_text[:, None], self.temperature)[:, 0]
         return (losses * has_text).sum() / has_text.sum().clamp(min=1)
@@ -216,7 +216,7 @@ class ClsGuide(Guide):
 
     def latents(self, step: Step) -> Tensor:
         """Return [CLS] once for each target."""
-        projected: Tensor = self.project(_cls_state(step.outputs))
+        projected: Tensor = self.project(_pooled(step.outputs))
         return projected[:, None].expand_as(step.batch["rationale_embedding"])
 
 
@@ -253,6 +253,6 @@ def _logits(outputs: LatentReasoningOutput) -> Tensor:
     return outputs.logits
 
 
-def _cls_state(outputs: LatentReasoningOutput) -> Tensor:
-    assert outputs.cls_state is not None
-    return outputs.cls_state
+def _pooled(outputs: LatentReasoningOutput) -> Tensor:
+    assert outputs.pooled is not None
+    return outputs.pooled

@@ -53,12 +53,12 @@ class States:
     """What a student computes of pairs, in their order.
 
     Attributes:
-        cls: (pairs, hidden) float32, the state of [CLS].
+        pooled: (pairs, hidden) float32, h: the state of [CLS], or the mean over the tokens.
         latents: (pairs, latents, dim) float32, the latent reasoning vectors; ``None`` without an extractor.
         logits: (pairs, classes) float32.
     """
 
-    cls: NDArray[np.float32]
+    pooled: NDArray[np.float32]
     latents: NDArray[np.float32] | None
     logits: NDArray[np.float32]
 
@@ -128,15 +128,15 @@ class Student:
             batch_size: Pairs in one forward pass, as for `logits`.
         """
         config = self.model.config
-        cls = np.empty((len(pairs), config.backbone_config.hidden_size), dtype=np.float32)
+        pooled = np.empty((len(pairs), config.backbone_config.hidden_size), dtype=np.float32)
         logits = np.empty((len(pairs), len(self.labels)), dtype=np.float32)
         shape = (len(pairs), len(config.latent_names), config.latent_dim)
         latents = None if self.model.extractor is None else np.empty(shape, dtype=np.float32)
         for chosen, outputs in self._outputs(pairs, batch_size):
-            cls[chosen], logits[chosen] = _array(outputs.cls_state), _array(outputs.logits)
+            pooled[chosen], logits[chosen] = _array(outputs.pooled), _array(outputs.logits)
             if latents is not None:
                 latents[chosen] = _array(outputs.latents)
-        return States(cls=cls, latents=latents, logits=logits)
+        return States(pooled=pooled, latents=latents, logits=logits)
 
     def _outputs(
         self, pairs: Sequence[Pair], batch_size: int

@@ -61,7 +61,7 @@ class Study(Section):
     family: tuple[str, ...] = ("accuracy", "macro_f1")
     slices: tuple[Slicing, ...] = ()
     measures: tuple[str, ...] = ()
-    vectors: bool = True
+    vectors: bool = False
 
     @model_validator(mode="after")
     def _names_fit(self) -> Study:

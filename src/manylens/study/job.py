@@ -29,6 +29,8 @@ from manylens.run_folder import RunFolder, StudentPlace
 from manylens.stages import student_fingerprint
 from manylens.study.arms import Arm, Inference, Study
 
+#: Pairs up to which a student's states are kept.
+VECTOR_PAIRS = 20_000
 #: Characters of a fingerprint that name a folder.
 _SHORT = 16
 
@@ -89,6 +91,13 @@ class Places:
         except FileNotFoundError:
             return None
         return found if found["fingerprint"] == job.fingerprint else None
+
+    def kept_whole(self, job: Job, *, vectors: bool) -> bool:
+        """Return whether a student is trained, and its states are there where they are asked for and not too many."""
+        record = self.record(job)
+        if record is None or not vectors or sum(record["pairs"].values()) > VECTOR_PAIRS:
+            return record is not None
+        return (self.kept(job) / "vectors.npz").exists()
 
     def predictions(self, job: Job, inference: Inference = "as_trained") -> pa.Table:
         """Return a student's predictions of dev and test.

@@ -91,7 +91,7 @@ def run_study(
     except Timeout:
         raise StageError(f"another study is running in {out}; wait for it, or use --out DIR") from None
     try:
-        due = _due(jobs, places)
+        due = _due(study, jobs, places)
         console.print(
             f"[bold]study {escape(study.name)}[/] ─► {escape(str(out))}: arms {len(study.arms)}, seeds {len(seeds)}, "
             f"students to train {len(due)}, processes {workers}",
@@ -106,11 +106,11 @@ def run_study(
         lock.release()
 
 
-def _due(jobs: Mapping[str, Sequence[Job]], places: Places) -> list[Job]:
+def _due(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places) -> list[Job]:
     """Return the students to train, the first seed of every arm before any second."""
     by_seed = (job for arms in zip(*jobs.values(), strict=True) for job in arms)
     distinct = {job.fingerprint: job for job in by_seed}
-    return [job for job in distinct.values() if places.record(job) is None]
+    return [job for job in distinct.values() if not places.kept_whole(job, vectors=study.vectors)]
 
 
 def _train(study: Study, due: Sequence[Job], places: Places, workers: int, threads: int, keep_models: bool) -> None:

@@ -24,10 +24,8 @@ from manylens.evaluation import PREDICTION_SCHEMA
 from manylens.files import write_json
 from manylens.progress import console
 from manylens.records import SPLITS
-from manylens.study.job import Job, Places, predictions_name
+from manylens.study.job import VECTOR_PAIRS, Job, Places, predictions_name
 
-#: States are kept in half precision up to so many pairs; beyond, they would fill the disk.
-_VECTOR_PAIRS = 20_000
 #: Of an upstream, what a student's run folder has no use for or writes itself.
 _NOT_LINKED = shutil.ignore_patterns("*.sqlite*", ".lock", "run.json", "config.yaml")
 
@@ -159,9 +157,9 @@ def _keep_states(model: Path, pairs: Pairs, kept: Path, *, vectors: bool) -> dic
         columns = measured.table.select([name for name in PREDICTION_SCHEMA.names if name != "logits"])
         zeroed = columns.append_column("logits", logits).cast(PREDICTION_SCHEMA)
         pq.write_table(zeroed, kept / predictions_name("zero_latents"))
-    if vectors and len(pairs) <= _VECTOR_PAIRS:
+    if vectors and len(pairs) <= VECTOR_PAIRS:
         states = student.states(list(pairs))
-        vectors_of = {"cls": states.cls} | ({} if states.latents is None else {"latents": states.latents})
+        vectors_of = {"pooled": states.pooled} | ({} if states.latents is None else {"latents": states.latents})
         halves: dict[str, Any] = {name: array.astype(np.float16) for name, array in vectors_of.items()}
         np.savez(kept / "vectors.npz", pair_ids=np.array(pairs.table["pair_id"].to_pylist()), **halves)
     return {split: len(pairs.split(split)) for split in SPLITS}

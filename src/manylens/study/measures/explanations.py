@@ -25,7 +25,7 @@ _NEIGHBOURS = (1, 5)
 _TEXT_ENCODER = "minilm"
 _WAYS = {
     "r": "r to the rationales' vectors",
-    "cls": "[CLS] to [CLS] of their pairs",
+    "h": "h to h of their pairs",
     "text": "text vector to text vector of their pairs",
 }
 
@@ -115,7 +115,7 @@ def _spaces(job: Job, places: Places, texts: _Texts) -> _Spaces:
     if "r" in states.arrays:
         vectors = targets.vectors.reshape(len(targets.pair_ids), -1)
         ways["r"] = states.of("r", test_ids), vectors[[row_of[pair_id] for pair_id in train_ids]]
-    ways["cls"] = states.of("cls", test_ids), states.of("cls", train_ids)
+    ways["h"] = states.of("h", test_ids), states.of("h", train_ids)
     ways["text"] = texts.of(test), texts.of(train)
     return _Spaces(
         ways=ways,

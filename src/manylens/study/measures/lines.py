@@ -69,17 +69,17 @@ class States:
             )
         with np.load(path) as kept:
             self._rows = {str(pair_id): row for row, pair_id in enumerate(kept["pair_ids"])}
-            self.arrays: dict[str, Vectors] = {"cls": kept["cls"].astype(np.float32)}
+            self.arrays: dict[str, Vectors] = {"h": kept["pooled"].astype(np.float32)}
             if "latents" in kept:
                 self.arrays["r"] = kept["latents"].astype(np.float32).reshape(len(self._rows), -1)
 
     def of(self, kind: str, pair_ids: Sequence[str]) -> Vectors:
-        """Return the ``cls`` or ``r`` of pairs, (pairs, dim)."""
+        """Return the ``h`` or ``r`` of pairs, (pairs, dim)."""
         return self.arrays[kind][[self._rows[pair_id] for pair_id in pair_ids]]
 
 
 #: How the kinds of states are called in tables.
-KIND_TITLES = {"r": "r", "cls": "[CLS]"}
+KIND_TITLES = {"r": "r", "h": "h"}
 
 
 def upstream_pairs(job: Job, places: Places) -> Pairs:
