@@ -18,6 +18,7 @@ from manylens.data import Pairs, load_pairs
 from manylens.preflight import check
 from manylens.recipe import load_config, recipe_path
 from manylens.records import ESCI
+from manylens.study.catalogue import STUDIES
 from manylens.teacher import PERSPECTIVES
 
 PACKAGED = sorted(file.stem for file in recipe_path("demo").parent.glob("*.yaml"))
@@ -135,6 +136,15 @@ def test_the_full_recipe_is_the_papers_set_up() -> None:
 def test_the_demo_trains_a_plain_bert_beside_lrkd() -> None:
     student = load_config("demo").student
     assert (student.method, student.baselines) == ("lrkd", ("bert",))
+
+
+def test_every_method_of_the_paper_is_a_recipe_that_trains_the_student_of_the_study() -> None:
+    arms = {arm.name: arm for arm in STUDIES["methods"].arms}
+    assert {file.stem for file in (recipe_path("demo").parent / "students").glob("*.yaml")} == set(arms)
+    for name, arm in arms.items():
+        student = load_config(f"students/{name}").student
+        wanted = load_config("demo", [*arm.overrides, f"student.method={arm.method}", "student.baselines=[]"]).student
+        assert student == wanted
 
 
 @pytest.mark.skipif(not REAL_ESCI.is_dir(), reason="the real ESCI excerpt does not lie beside the repository")

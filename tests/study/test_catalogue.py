@@ -47,7 +47,7 @@ def test_the_map_compares_within_a_world() -> None:
         ours, theirs = (world_map.arm(name).settings for name in (treatment, baseline))
         assert (ours["pairs"], ours["label_noise"]) == (theirs["pairs"], theirs["label_noise"])
         assert theirs.get("informativeness", ours["informativeness"]) == ours["informativeness"]
-    assert len(world_map.comparisons()) == 6 * 2 * 3
+    assert len(world_map.comparisons()) == 4 * 2 * 3
 
 
 def test_an_unknown_study_lists_the_known_ones(tmp_path: Path) -> None:

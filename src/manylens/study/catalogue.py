@@ -220,12 +220,11 @@ _LABELS = Study(
     contrasts=tuple((f"lrkd-{share}", f"{other}-{share}") for share in (25, 50, 100) for other in ("bert", "logit_kd")),
 )
 
-_JUDGED_TEST = ("judge.splits=[train,dev,test]",)  # Probes ask for words of rationales of unseen pairs.
 _PROBE = Study(
     name="probe",
     title="Probe",
-    question="Does r know the words of the rationale that stand in neither query nor product, and does [CLS]?",
-    arms=(_BERT, _LRKD.model_copy(update={"overrides": _JUDGED_TEST})),
+    question="Does r know the words of the rationale that stand in neither query nor product, and does h?",
+    arms=(_BERT, _LRKD),
     baseline="bert",
     measures=("probe",),
     vectors=True,
@@ -246,7 +245,7 @@ _WORLD_TOLD = (1.0, 0.0)
 _WORLD_ARMS = {"bert": (_BERT, False), "logit_kd": (_LOGIT_KD, False), "lrkd": (_LRKD, True)} | {
     "shuffled": (_guided("shuffled", "LRKD, rationale of another pair", "embed.source=shuffled"), False)
 }
-_WORLD_CELLS = tuple((pairs, noise) for pairs in (300, 1000, 3000) for noise in (0.0, 0.3))
+_WORLD_CELLS = tuple((pairs, noise) for pairs in (300, 1000) for noise in (0.0, 0.4))
 
 
 def _world_arm(kind: str, pairs: int, noise: float, told: float) -> Arm:

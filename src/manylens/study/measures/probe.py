@@ -27,7 +27,7 @@ _COMPONENTS = 64
 def measure_probe(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places) -> Measured:
     """Probe the states of every arm for words of the rationales, on pairs that no student was trained on.
 
-    The pairs are those of dev and test that have a rationale, so `judge.splits` needs both. The words of
+    The pairs are those of dev and test that have a rationale, of test only where `judge.splits` has it. The words of
     ``keyword_f1`` stand in neither query nor product, and are no label's name; those of ``verdict_f1_NAME`` are the
     ones in which the perspective NAME words its verdicts. ``_pca`` reads 64 principal components of any state.
 
@@ -95,7 +95,7 @@ def _wanted(job: Job, places: Places) -> dict[str, tuple[list[Pair], Keywords]]:
             labels.setdefault(row["perspective"], {}).setdefault(row["pair_id"], row["label"])
     told = [pair for pair in pairs.values() if any(pair.pair_id in of for of in texts.values())]
     if not told:
-        raise StageError("the probe needs rationales of dev and test pairs: --set 'judge.splits=[train,dev,test]'")
+        raise StageError("the probe needs rationales of dev or test pairs: --set 'judge.splits=[train,dev,test]'")
     joined = ["\n".join(of[pair.pair_id] for of in texts.values() if pair.pair_id in of) for pair in told]
     names = {word for name in job.config.labels.build().names for word in name.casefold().split()}
     wanted = {"keyword_f1": (told, choose_keywords(told, joined, exclude=names))}
