@@ -8,6 +8,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ import pytest
 import manylens
 from manylens.run_folder import RunFolder
 from tiny import TinyShop, make_models
+
+
+@pytest.fixture(scope="session", autouse=True)
+def worlds_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep made worlds out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = wanted.model_copy(update={"arms": tuple(arms)})
     jobs = kept(folder, made)
     write_study(
-        head_of(wanted, jobs, folder, command="manylens study"), *study_tables(wanted, jobs, folder), folder.out
+        head_of(wanted, jobs, folder, command="manylens study"), *study_tables(wanted, jobs, folder)[:2], folder.out
     )
     stored = tmp_path_factory.mktemp("tables")
     assert len(take(folder.out, "demo", stored)) == 3

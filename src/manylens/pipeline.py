@@ -69,7 +69,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="curate",
-        version=2,
+        version=3,
         sections=("curate", "seed"),
         needs=("data", "judge"),
         run=stages.curate_stage,

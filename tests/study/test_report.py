@@ -33,8 +33,8 @@ def test_a_study_as_files(tmp_path: Path) -> None:
     }
     folder, wanted = places(tmp_path), study("weak", "strong", question="Which?")
     jobs = kept(folder, tables)
-    figures, contrasts = study_tables(wanted, jobs, folder)
-    head = head_of(wanted, jobs, folder, command="manylens study tiny demo --seeds 2")
+    figures, contrasts, _ = study_tables(wanted, jobs, folder)
+    head = head_of(wanted, jobs, folder, command="manylens study tiny demo --seeds 2", notes=["Words: one, two."])
     assert (head.seeds, head.pairs, head.recipe, head.finished) == ((1, 2), SIZES, "tiny", "2026-01-02")
 
     page = write_study(head, figures, contrasts, folder.out)
@@ -44,6 +44,7 @@ def test_a_study_as_files(tmp_path: Path) -> None:
     lines = page.read_text(encoding="utf-8").splitlines()
     assert lines[:5] == ["# Tiny", "", "Which?", "", "`manylens study tiny demo --seeds 2`"]
     assert [line for line in lines if line.startswith("## ")] == ["## dev", "## test"]
+    assert "Words: one, two." in lines
     (strong,) = where(figures.to_pylist(), arm="strong", split="test", metric="mrr")
     written = [line for line in lines if line.startswith("| STRONG |")]
     assert len(written) == 2 and any(spread_words(strong) in line for line in written)

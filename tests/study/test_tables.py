@@ -27,7 +27,7 @@ def test_figures_and_comparisons_of_a_study(tmp_path: Path) -> None:
         "same": [predictions(0.2, seed) for seed in (5, 6)],
     }
     folder = places(tmp_path)
-    figures, contrasts = study_tables(study(*tables), kept(folder, tables), folder)
+    figures, contrasts, _ = study_tables(study(*tables), kept(folder, tables), folder)
     assert figures.schema == FIGURE_SCHEMA and contrasts.schema == CONTRAST_SCHEMA
     assert len(figures) == 3 * 2 * 4 and len(contrasts) == 2 * 2 * 4
 
@@ -56,7 +56,7 @@ def test_figures_and_comparisons_of_a_study(tmp_path: Path) -> None:
 def test_one_seed_has_intervals_over_queries_alone(tmp_path: Path) -> None:
     tables = {"weak": [predictions(0.2, 1)], "strong": [predictions(2.0, 2)]}
     folder = places(tmp_path)
-    figures, contrasts = study_tables(study(*tables), kept(folder, tables), folder)
+    figures, contrasts, _ = study_tables(study(*tables), kept(folder, tables), folder)
     assert set(figures["sd"].to_pylist()) == {None}
     for row in contrasts.to_pylist():
         assert (row["low"], row["high"]) == (row["low_queries"], row["high_queries"])
@@ -78,7 +78,7 @@ def test_slices_have_rows_of_their_own(tmp_path: Path) -> None:
     }
     folder = places(tmp_path)
     wanted = study(*tables, slices=("locale",), contrasts=(("too", "held_out"),))
-    figures, contrasts = study_tables(wanted, kept(folder, tables), folder)
+    figures, contrasts, _ = study_tables(wanted, kept(folder, tables), folder)
     (row,) = where(figures.to_pylist(), arm="all", split="test", slice="locale=es", metric="mrr")
     assert (row["pairs"], row["queries"]) == (24, 6)
     assert where(figures.to_pylist(), arm="held_out", split="dev", slice="locale=es") == []

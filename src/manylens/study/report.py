@@ -42,6 +42,7 @@ class Head:
         versions: Of the libraries.
         finished: When the last of its students was done, in UTC.
         settings: Of each arm that has any.
+        notes: What the measures have to say beside their rows.
     """
 
     study: str
@@ -59,9 +60,12 @@ class Head:
     versions: dict[str, str]
     finished: str
     settings: dict[str, dict[str, float | str]]
+    notes: tuple[str, ...] = ()
 
 
-def head_of(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places, *, command: str) -> Head:
+def head_of(
+    study: Study, jobs: Mapping[str, Sequence[Job]], places: Places, *, command: str, notes: Sequence[str] = ()
+) -> Head:
     """Return the head of a study whose students are all trained.
 
     Args:
@@ -69,6 +73,7 @@ def head_of(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places, *, 
         jobs: Its students.
         places: Where they lie.
         command: The command that makes it.
+        notes: What the measures have to say beside their rows.
     """
     first = jobs[study.arms[0].name]
     records = [record for of_arm in jobs.values() for job in of_arm if (record := places.record(job)) is not None]
@@ -91,6 +96,7 @@ def head_of(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places, *, 
         versions=made_by.get("versions", {}),
         finished=max(record["finished"] for record in records),
         settings={arm.name: arm.settings for arm in study.arms if arm.settings},
+        notes=tuple(notes),
     )
 
 
@@ -137,6 +143,7 @@ def markdown(head: Head, figures: Rows, contrasts: Rows) -> str:
                 lines += ["", *figure_lines(part, head.ndcg_cutoff, metrics)]
             if any(row["metric"] in metrics for row in compared):
                 lines += ["", *contrast_lines(compared, titles_of(figures), head.ndcg_cutoff, metrics)]
+    lines += [line for note in head.notes for line in ("", note)]
     over = "queries and seeds" if len(head.seeds) > 1 else "queries"
     lines += [
         "",

@@ -23,7 +23,9 @@ _SPLITS = ("dev", "test")
 _Part = tuple[str, str]
 
 
-def study_tables(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places) -> tuple[pa.Table, pa.Table]:
+def study_tables(
+    study: Study, jobs: Mapping[str, Sequence[Job]], places: Places
+) -> tuple[pa.Table, pa.Table, tuple[str, ...]]:
     """Measure every arm, and compare those that the study compares.
 
     Args:
@@ -32,8 +34,9 @@ def study_tables(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places
         places: Where they lie.
 
     Returns:
-        The figures, in `FIGURE_SCHEMA`, and the comparisons, in `CONTRAST_SCHEMA`. A verdict rests on the interval
-        over queries and seeds and, in the study's family and for its measures, on the corrected p value too.
+        The figures, in `FIGURE_SCHEMA`, the comparisons, in `CONTRAST_SCHEMA`, and the measures' notes. A verdict
+        rests on the interval over queries and seeds and, in the study's family and for its measures, on the corrected
+        p value too.
 
     Raises:
         DataError: If predictions are malformed, or two arms do not have the same pairs and labels.
@@ -45,14 +48,17 @@ def study_tables(study: Study, jobs: Mapping[str, Sequence[Job]], places: Places
         for arm in study.arms
     }
     figures, contrasts = _figures(study, jobs, predicted), _contrasts(study, jobs, predicted)
+    notes: list[str] = []
     for name in study.measures:
         measured = MEASURES[name](study, jobs, places)
         figures += measured.figures
         contrasts += measured.contrasts
+        notes += measured.notes
     _correct(contrasts, study.family, 1.0 - config.evaluate.confidence)
     return (
         pa.Table.from_pylist(figures, schema=FIGURE_SCHEMA),
         pa.Table.from_pylist(contrasts, schema=CONTRAST_SCHEMA),
+        tuple(notes),
     )
 
 

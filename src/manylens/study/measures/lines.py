@@ -24,10 +24,11 @@ Vectors = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Rows for the two tables of a study."""
+    """Rows for the two tables of a study, and sentences that stand below them."""
 
     figures: list[Row] = field(default_factory=list)
     contrasts: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Measure(Protocol):
@@ -53,7 +54,7 @@ class Line(NamedTuple):
 
 
 class States:
-    """What was kept of a student's states: [CLS], and latents side by side where it has any."""
+    """What was kept of a student's states: h, and latents side by side where it has any."""
 
     def __init__(self, job: Job, places: Places) -> None:
         """Read them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -45,41 +46,38 @@ def measure_probe(study: Study, jobs: Mapping[str, Sequence[Job]], places: Place
     ]
     compared = [(one[0], other[0]) for one, other in combinations(lines, 2)]
     measured = Measured()
+    confidence, seed = first.config.evaluate.confidence, first.config.seed
     for metric, (pairs, words) in wanted.items():
         ids, queries = [pair.pair_id for pair in pairs], [pair.query_id for pair in pairs]
         for components, suffix in ((None, ""), (_COMPONENTS, "_pca")):
-            found = [
-                Line(
-                    name,
-                    title,
-                    [
-                        probe(
-                            each.of(kind, ids),
-                            words.matrix,
-                            queries,
-                            components=components,
-                            samples=RESAMPLES,
-                            confidence=first.config.evaluate.confidence,
-                            seed=first.config.seed,
-                        ).macro_f1
-                        for each in states
-                    ],
-                )
-                for name, title, kind, states in lines
-            ]
+            ask = partial(
+                probe,
+                keywords=words.matrix,
+                groups=queries,
+                components=components,
+                samples=RESAMPLES,
+                confidence=confidence,
+                seed=seed,
+            )
+            answers = {name: [ask(each.of(kind, ids)) for each in states] for name, _, kind, states in lines}
             rows = rows_of(
                 study,
-                found,
+                [Line(name, title, [answer.macro_f1 for answer in answers[name]]) for name, title, _, _ in lines],
                 compared,
                 split="dev+test",
                 metric=f"{metric}{suffix}",
                 queries=len(set(queries)),
                 pairs=len(pairs),
-                confidence=first.config.evaluate.confidence,
-                seed=first.config.seed,
+                confidence=confidence,
+                seed=seed,
             )
             measured.figures.extend(rows.figures)
             measured.contrasts.extend(rows.contrasts)
+        (prior,) = {answer.prior for of_seeds in answers.values() for answer in of_seeds}
+        measured.notes.append(
+            f"{metric}: {len(words.words)} words in {len(pairs):,} pairs of {len(set(queries)):,} queries; saying of "
+            f"every pair that the word is there gets {prior:.3f}. The words: {', '.join(words.words)}."
+        )
     return measured
 
 
