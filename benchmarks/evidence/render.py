@@ -57,6 +57,7 @@ class Evidence:
         helpers = (
             self.has,
             self.made,
+            self.notes,
             self.table,
             self.contrasts,
             self.contrast,
@@ -81,6 +82,10 @@ class Evidence:
         sizes = ", ".join(f"{count:,} {split}" for split, count in head.pairs.items())
         seeds = f"{len(head.seeds)} seeds" if len(head.seeds) > 1 else "one seed"
         return f"`{head.command}`: {seeds}; pairs: {sizes}. {machine_words(head)}"
+
+    def notes(self, study: str) -> str:
+        """Return what the measures of a study say beside its tables."""
+        return "\n\n".join(self._study(study).head.notes)
 
     def table(
         self,
