@@ -218,7 +218,7 @@ def evaluate_stage(run: RunFolder, folder: Path) -> None:
         place.mkdir(exist_ok=True)
         model = Student.load(run.path / student.place)
         with meter(f"evaluate {student.name}", len(pairs.split("dev")) + len(pairs.split("test"))) as bar:
-            dev, test = (_predictions(model, pairs.split(split), bar) for split in ("dev", "test"))
+            dev, test = (predictions_of(model, pairs.split(split), bar) for split in ("dev", "test"))
         pq.write_table(pa.concat_tables([dev, test]), place / "predictions.parquet")
         write_json(place / "evaluation.json", asdict(evaluate(dev, test, scale, config.evaluate, config.seed)))
     for baseline in config.student.baselines:
@@ -227,12 +227,22 @@ def evaluate_stage(run: RunFolder, folder: Path) -> None:
         write_json(folder / f"{config.student.method}-against-{baseline}.json", asdict(comparison))
 
 
-def _predictions(student: Student, pairs: Pairs, bar: Meter) -> pa.Table:
+def predictions_of(student: Student, pairs: Pairs, bar: Meter, *, zero_latents: bool = False) -> pa.Table:
+    """Return a student's predictions in `PREDICTION_SCHEMA`, made a part of the pairs at a time.
+
+    Args:
+        student: The student.
+        pairs: The pairs.
+        bar: Advanced by every pair.
+        zero_latents: Give the head zeros for the latents.
+    """
     columns = [name for name in PREDICTION_SCHEMA.names if name != "logits"]
     batches = []
     for start in range(0, len(pairs), _PREDICT_ROWS):
         part = Pairs(pairs.table.slice(start, _PREDICT_ROWS))
-        logits = pa.array(list(student.logits(list(part))), type=PREDICTION_SCHEMA.field("logits").type)
+        logits = pa.array(
+            list(student.logits(list(part), zero_latents=zero_latents)), type=PREDICTION_SCHEMA.field("logits").type
+        )
         batches.append(part.table.select(columns).append_column("logits", logits))
         bar.advance(len(part))
     return pa.concat_tables(batches).cast(PREDICTION_SCHEMA)

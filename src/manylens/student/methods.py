@@ -1,8 +1,8 @@
 """Methods: the ways to train a student, on the same backbone, data, steps and seeds.
 
-A method is a mapping of named losses, with what they need. Notation: h is the state of [CLS], r the latents, z the
-logits, e a rationale's vector, L_cls the cross-entropy of the labelled pairs, lambda `student.guide.weight`; the
-other weights stand in `student.earlier`.
+A method is a mapping of named losses, with what they need. Notation: h is the state of [CLS] or the mean over the
+tokens, r the latents, z the logits, e a rationale's vector, L_cls the cross-entropy of the labelled pairs, lambda
+`student.guide.weight`; the other weights stand in `student.earlier`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ METHODS: dict[str, Method] = {
     "crsd": Method(
         title="CRSD",
         definition=(
-            "L = L_cls + L_cls(h') + w InfoNCE(h, h'); h': [CLS] of the same encoder that also reads the rationale "
+            "L = L_cls + L_cls(h') + w InfoNCE(h, h'); h': h of the same encoder that also reads the rationale "
             "behind the product; positives on the diagonal of the batch; the head reads h"
         ),
         source=(

@@ -125,7 +125,7 @@ class SoftLabels(Part):
 
 
 class RationaleProjection(Part):
-    """Squared distance between a linear map of [CLS] and the rationale's vector; the map is dropped after training."""
+    """Squared distance between a linear map of h and the rationale's vector; the map is dropped after training."""
 
     needs = frozenset({"vectors"})
     section = "earlier"
@@ -144,7 +144,7 @@ class RationaleProjection(Part):
 
 
 class Contrast(Part):
-    """InfoNCE between the [CLS] of a pair and that of the same pair with its rationale, among those of the batch."""
+    """InfoNCE between the h of a pair and that of the same pair with its rationale, among those of the batch."""
 
     needs = frozenset({"texts"})
     section = "earlier"
@@ -206,7 +206,7 @@ class Guide(Part):
 
 
 class ClsGuide(Guide):
-    """The guide loss of [CLS] itself; by a linear map, dropped after training, only where the widths differ."""
+    """The guide loss of h itself; by a linear map, dropped after training, only where the widths differ."""
 
     def __init__(self, config: StudentConfig, shapes: Shapes) -> None:
         """Create the map, if any."""
@@ -215,7 +215,7 @@ class ClsGuide(Guide):
         self.project: nn.Module = nn.Identity() if same else nn.Linear(shapes.hidden, shapes.dim)
 
     def latents(self, step: Step) -> Tensor:
-        """Return [CLS] once for each target."""
+        """Return h once for each target."""
         projected: Tensor = self.project(_pooled(step.outputs))
         return projected[:, None].expand_as(step.batch["rationale_embedding"])
 

@@ -121,7 +121,7 @@ class Student:
         return logits
 
     def states(self, pairs: Sequence[Pair], batch_size: int = 64) -> States:
-        """Return the [CLS] states, latents and logits of pairs, in their order.
+        """Return h, latents and logits of pairs, in their order.
 
         Args:
             pairs: Any pairs.

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manylens import pipeline, preflight
 from manylens.config import Config
 from manylens.data import Pairs
 from manylens.errors import ManylensError
-from manylens.evaluation import PREDICTION_SCHEMA
 from manylens.files import write_json
-from manylens.progress import console
+from manylens.progress import console, meter
 from manylens.records import SPLITS
+from manylens.stages import predictions_of
 from manylens.study.job import VECTOR_PAIRS, Job, Places, predictions_name
 
 #: Of an upstream, what a student's run folder has no use for or writes itself.
@@ -151,11 +150,8 @@ def _keep_states(model: Path, pairs: Pairs, kept: Path, *, vectors: bool) -> dic
     student = Student.load(model)
     if student.model.extractor is not None:
         measured = pairs.split("dev", "test")
-        logits = pa.array(
-            list(student.logits(list(measured), zero_latents=True)), type=PREDICTION_SCHEMA.field("logits").type
-        )
-        columns = measured.table.select([name for name in PREDICTION_SCHEMA.names if name != "logits"])
-        zeroed = columns.append_column("logits", logits).cast(PREDICTION_SCHEMA)
+        with meter("evaluate with latents zeroed", len(measured)) as bar:
+            zeroed = predictions_of(student, measured, bar, zero_latents=True)
         pq.write_table(zeroed, kept / predictions_name("zero_latents"))
     if vectors and len(pairs) <= VECTOR_PAIRS:
         states = student.states(list(pairs))

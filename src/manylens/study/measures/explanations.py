@@ -35,7 +35,7 @@ def measure_explanations(study: Study, jobs: Mapping[str, Sequence[Job]], places
 
     ``agrees_with_prediction_at_K`` is the mean share of the K rationales whose pair has the label that the student
     predicts, ``agrees_with_gold_at_K`` the same with the gold label. For each arm three ways to retrieve are
-    compared: by the latents in the space of the targets, by [CLS], and by the encoder's vector of query and title.
+    compared: by the latents in the space of the targets, by h, and by the encoder's vector of query and title.
 
     Raises:
         StageError: If a student's states were not kept.
