@@ -35,6 +35,8 @@ def test_fingerprints_go_by_content_and_not_by_the_order_of_keys() -> None:
 def test_file_hash(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     assert file_hash(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+    (tmp_path / "file").write_bytes(b"other content")
+    assert file_hash(tmp_path / "file") == hashlib.sha256(b"other content").hexdigest()
 
 
 def test_the_mark_is_written_when_the_block_has_ended_and_not_before(run: RunFolder) -> None:

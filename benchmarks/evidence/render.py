@@ -72,9 +72,9 @@ class Evidence:
         """Draw the plots that the page asked for, and return their files."""
         return [draw(plot, docs / IMAGES / f"{name}.svg") for name, plot in self.plots.items()]
 
-    def has(self, study: str) -> bool:
-        """Return whether a study was taken."""
-        return (self._tables / f"{study}.json").exists()
+    def has(self, *studies: str) -> bool:
+        """Return whether studies were taken, all of them."""
+        return all((self._tables / f"{study}.json").exists() for study in studies)
 
     def made(self, study: str) -> str:
         """Return the command of a study, and what it was run on."""

@@ -14,12 +14,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +44,14 @@ def fingerprint(*parts: object) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content; a file that did not change since it was last asked is not read again."""
+    found = path.stat()
+    return _content_hash(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _content_hash(path: Path, size: int, modified: int) -> str:
+    # Size and time are part of the key alone: a study asks for the same backbone once for each of its students.
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -270,5 +279,12 @@ def _machine() -> dict[str, Any]:
             "platform": platform.platform(),
             "processors": os.cpu_count(),
             "memory_mib": psutil.virtual_memory().total // 2**20,
+            "accelerator": _accelerator(),
         },
     }
+
+
+def _accelerator() -> str | None:
+    """Return the GPU's name, once the checks of a recipe have loaded PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None

@@ -45,6 +45,8 @@ def kept(places: Places, tables: Mapping[str, Sequence[pa.Table]]) -> dict[str, 
                 "pairs": SIZES,
                 "seconds": 1.5 * seed,
                 "finished": f"2026-01-0{seed}",
+                "machine": {"processors": 2, "accelerator": "GPU of a test"},
+                "versions": {"torch": "2.0"},
             }
             write_json(folder / "job.json", record)
             jobs.setdefault(arm, []).append(job)

@@ -45,6 +45,7 @@ def test_a_study_as_files(tmp_path: Path) -> None:
     assert lines[:5] == ["# Tiny", "", "Which?", "", "`manylens study tiny demo --seeds 2`"]
     assert [line for line in lines if line.startswith("## ")] == ["## dev", "## test"]
     assert "Words: one, two." in lines
+    assert any("GPU of a test; 2 processors; torch 2.0; a student takes 3 s in the median." in line for line in lines)
     (strong,) = where(figures.to_pylist(), arm="strong", split="test", metric="mrr")
     written = [line for line in lines if line.startswith("| STRONG |")]
     assert len(written) == 2 and any(spread_words(strong) in line for line in written)

@@ -87,6 +87,8 @@ _CONTROLS = Study(
     ),
 )
 
+_PLAIN = ("embed.target=mean", "embed.transform=centre", "embed.verdict_tuning=null")
+_VERDICT = ("embed.target=mean", "embed.transform=centre", "embed.verdict_tuning={}")
 _TARGETS = Study(
     name="targets",
     title="Targets",
@@ -94,23 +96,23 @@ _TARGETS = Study(
     baseline="bert",
     arms=(
         _BERT,
-        _guided("none", "as encoded", "embed.transform=none"),
-        _guided("centre", "centred", "embed.transform=centre"),
-        _guided("whiten", "whitened", "embed.transform=whiten"),
-        _guided("residual", "residual of the pair's text", "embed.transform=residual"),
-        _guided("labelled", "label in front, centred", "embed.transform=centre", "embed.source=labelled_rationale"),
-        _guided("verdict", "verdict-tuned, centred", "embed.transform=centre", "embed.verdict_tuning={}"),
-        _guided("verdict_whiten", "verdict-tuned, whitened", "embed.transform=whiten", "embed.verdict_tuning={}"),
-        _guided("verdict_residual", "verdict-tuned, residual", "embed.transform=residual", "embed.verdict_tuning={}"),
-        _guided("per_perspective", "a latent for each perspective", "embed.target=per_perspective"),
+        _guided("none", "as encoded", *_PLAIN, "embed.transform=none"),
+        _guided("centre", "centred", *_PLAIN),
+        _guided("whiten", "whitened", *_PLAIN, "embed.transform=whiten"),
+        _guided("residual", "residual of the pair's text", *_PLAIN, "embed.transform=residual"),
+        _guided("labelled", "label in front, centred", *_PLAIN, "embed.source=labelled_rationale"),
+        _guided("verdict", "verdict-tuned, centred", *_VERDICT),
+        _guided("verdict_whiten", "verdict-tuned, whitened", *_VERDICT, "embed.transform=whiten"),
+        _guided("verdict_residual", "verdict-tuned, residual", *_VERDICT, "embed.transform=residual"),
+        _guided("per_perspective", "a latent for each perspective", *_PLAIN, "embed.target=per_perspective"),
         _guided(
             "verdict_per_perspective",
             "verdict-tuned, a latent for each perspective",
+            *_VERDICT,
             "embed.target=per_perspective",
-            "embed.verdict_tuning={}",
         ),
-        _guided("concat_text", "joined text", "embed.target=concat_text"),
-        _guided("all", "inconsistent rationales too", "embed.use=all"),
+        _guided("concat_text", "joined text", *_PLAIN, "embed.target=concat_text"),
+        _guided("all", "inconsistent rationales too", *_PLAIN, "embed.use=all"),
     ),
 )
 
@@ -142,7 +144,6 @@ _GUIDES = Study(
             "embed.target=per_perspective",
             "student.guide.orthogonality=0.1",
         ),
-        _guided("per_perspective", "a latent for each perspective", "embed.target=per_perspective"),
     ),
 )
 
@@ -171,7 +172,7 @@ _PARETO = Study(
     measures=("latency",),
 )
 
-_RATES = (0.4, 0.8)
+_RATES = (0.2, 0.4, 0.6, 0.8)
 _HALLUCINATION = Study(
     name="hallucination",
     title="Hallucinated rationales",

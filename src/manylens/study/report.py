@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from manylens.evaluation.significance import METRICS
 from manylens.files import write_json, write_text
-from manylens.run_folder import RunFolder
 from manylens.study.arms import Study
 from manylens.study.job import Job, Places
 from manylens.study.rows import ALL, RESAMPLES
@@ -77,7 +76,6 @@ def head_of(
     """
     first = jobs[study.arms[0].name]
     records = [record for of_arm in jobs.values() for job in of_arm if (record := places.record(job)) is not None]
-    made_by = RunFolder(places.upstream(first[0]), first[0].config).record()
     seconds = sorted(record["seconds"] for record in records)
     evaluate = first[0].config.evaluate
     return Head(
@@ -92,8 +90,8 @@ def head_of(
         resamples=max(RESAMPLES, evaluate.bootstrap_samples),
         confidence=evaluate.confidence,
         student_seconds=seconds[len(seconds) // 2],
-        machine=made_by.get("machine", {}),
-        versions=made_by.get("versions", {}),
+        machine=records[0]["machine"],
+        versions=records[0]["versions"],
         finished=max(record["finished"] for record in records),
         settings={arm.name: arm.settings for arm in study.arms if arm.settings},
         notes=tuple(notes),
@@ -158,7 +156,12 @@ def markdown(head: Head, figures: Rows, contrasts: Rows) -> str:
 def machine_words(head: Head) -> str:
     """Return what the students were trained with, in a sentence."""
     versions = ", ".join(f"{name} {head.versions[name]}" for name in ("torch", "transformers") if name in head.versions)
-    parts = [f"{head.machine.get('processors', '?')} processors", *([versions] if versions else [])]
+    accelerator = head.machine.get("accelerator")
+    parts = [
+        *([accelerator] if accelerator else []),
+        f"{head.machine['processors']} processors",
+        *([versions] if versions else []),
+    ]
     return f"{'; '.join(parts)}; a student takes {head.student_seconds:.0f} s in the median."
 
 

@@ -136,6 +136,8 @@ def train(job: Job, places: Places, *, threads: int, vectors: bool, keep_model: 
         "pairs": sizes,
         "seconds": round(time.monotonic() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": run.record()["machine"],
+        "versions": run.record()["versions"],
         "config": job.config.model_dump(mode="json"),
     }
     write_json(kept / "job.json", record)
