@@ -27,7 +27,7 @@ def test_a_study_of_ones_own_from_the_command_line(cli: Callable[..., Result], s
     change = "student.training.num_train_epochs=1"
     result = cli("study", "mine.yaml", "recipe.yaml", "--seeds", "1", "--workers", "1", "--set", change)
     assert result.exit_code == 0, result.output
-    assert f"`manylens study mine recipe.yaml --seeds 1 --set {change}`" in result.stdout
+    assert f"`manylens study mine.yaml recipe.yaml --seeds 1 --set {change}`" in result.stdout
     assert "| BERT at half the rate - BERT |" in result.stdout
     assert (tmp_path / "studies" / "tiny" / "mine-contrasts.parquet").exists()
     # Run again, it trains nothing and says the same.

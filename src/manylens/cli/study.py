@@ -41,6 +41,7 @@ def study(
             out=out or Path("studies") / load_config(recipe, overrides or []).name,
             workers=workers,
             keep_models=keep_models,
+            named=name,
         )
         typer.echo(done.page.read_text(encoding="utf-8"))
         typer.echo(f"tables: {done.page.with_suffix('')}.md, .parquet, -contrasts.parquet")

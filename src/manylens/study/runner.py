@@ -54,6 +54,7 @@ def run_study(
     out: Path,
     workers: int | None = None,
     keep_models: bool = False,
+    named: str | None = None,
 ) -> StudyResult:
     """Train every student of a study that is not there yet, and write its tables.
 
@@ -68,6 +69,7 @@ def run_study(
         out: The output folder.
         workers: Processes; by default one for each core.
         keep_models: Keep the models of the students that are trained now.
+        named: What the command calls the study, such as the path of its file; its name by default.
 
     Returns:
         The tables, also written to ``out/NAME.parquet``, ``NAME-contrasts.parquet``, ``NAME.json`` and ``NAME.md``.
@@ -100,7 +102,7 @@ def run_study(
         if due:
             _train(study, due, places, workers, max(1, cores // workers), keep_models)
         figures, contrasts, notes = study_tables(study, jobs, places)
-        head = head_of(study, jobs, places, command=_command(study, recipe, overrides, seeds), notes=notes)
+        head = head_of(study, jobs, places, command=_command(named or study.name, recipe, overrides, seeds), notes=notes)
         return StudyResult(figures=figures, contrasts=contrasts, page=write_study(head, figures, contrasts, out))
     finally:
         lock.release()
@@ -194,10 +196,10 @@ def _but_the_seed(job: Job) -> str:
     return job.config.model_copy(update={"student": student}).model_dump_json()
 
 
-def _command(study: Study, recipe: Recipe, overrides: Sequence[str], seeds: Sequence[int]) -> str:
+def _command(study: str, recipe: Recipe, overrides: Sequence[str], seeds: Sequence[int]) -> str:
     """Return the command that runs a study."""
     name = str(recipe) if isinstance(recipe, str | Path) else "RECIPE"
     counted = list(seeds) == list(range(1, len(seeds) + 1))
     told = str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)
-    words = ["manylens", "study", study.name, name, "--seeds", told]
+    words = ["manylens", "study", study, name, "--seeds", told]
     return shlex.join([*words, *(word for override in overrides for word in ("--set", override))])
