@@ -102,7 +102,9 @@ def run_study(
         if due:
             _train(study, due, places, workers, max(1, cores // workers), keep_models)
         figures, contrasts, notes = study_tables(study, jobs, places)
-        head = head_of(study, jobs, places, command=_command(named or study.name, recipe, overrides, seeds), notes=notes)
+        head = head_of(
+            study, jobs, places, command=_command(named or study.name, recipe, overrides, seeds), notes=notes
+        )
         return StudyResult(figures=figures, contrasts=contrasts, page=write_study(head, figures, contrasts, out))
     finally:
         lock.release()
