@@ -157,7 +157,8 @@ def test_the_real_excerpt_passes_the_checks_of_its_recipe() -> None:
 def test_real_pairs_with_human_labels_run_from_end_to_end(tmp_path: Path) -> None:
     """One epoch of one student, so that the recipe is seen to work; it says nothing of its quality."""
     command = [str(Path(sys.executable).with_name("manylens")), "run", "esci_us_150", "--run", str(tmp_path / "run")]
-    for override in (f"data.path={REAL_ESCI}", "student.training.num_train_epochs=1", "student.baselines=[]"):
+    short = ("embed.verdict_tuning.epochs=0.2", "student.training.num_train_epochs=1", "student.baselines=[]")
+    for override in (f"data.path={REAL_ESCI}", *short):
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
