@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from manylens.study.report import difference_words, head_of, spread_words, where, write_study
+from manylens.study.report import difference_words, head_of, machine_words, spread_words, where, write_study
 from manylens.study.tables import study_tables
 
 from .build import SIZES, kept, places, predictions, study
@@ -50,3 +50,13 @@ def test_a_study_as_files(tmp_path: Path) -> None:
     written = [line for line in lines if line.startswith("| STRONG |")]
     assert len(written) == 2 and any(spread_words(strong) in line for line in written)
     assert sum(line.startswith("| STRONG - WEAK |") for line in lines) == 2
+
+
+def test_a_student_of_an_older_study_does_not_say_its_machine(tmp_path: Path) -> None:
+    folder, wanted = places(tmp_path), study("only")
+    jobs = kept(folder, {"only": [predictions(1.0, 1)]})
+    path = folder.kept(jobs["only"][0]) / "job.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: record[key] for key in record.keys() - {"machine", "versions"}}), encoding="utf-8")
+    head = head_of(wanted, jobs, folder, command="manylens study tiny demo --seeds 1")
+    assert machine_words(head) == "? processors; a student takes 2 s in the median."

@@ -88,7 +88,7 @@ _CONTROLS = Study(
 )
 
 _PLAIN = ("embed.target=mean", "embed.transform=centre", "embed.verdict_tuning=null")
-_VERDICT = ("embed.target=mean", "embed.transform=centre", "embed.verdict_tuning={}")
+_VERDICT = (*_PLAIN, "embed.verdict_tuning={}")
 _TARGETS = Study(
     name="targets",
     title="Targets",

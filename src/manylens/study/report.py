@@ -90,8 +90,8 @@ def head_of(
         resamples=max(RESAMPLES, evaluate.bootstrap_samples),
         confidence=evaluate.confidence,
         student_seconds=seconds[len(seconds) // 2],
-        machine=records[0]["machine"],
-        versions=records[0]["versions"],
+        machine=records[0].get("machine", {}),
+        versions=records[0].get("versions", {}),
         finished=max(record["finished"] for record in records),
         settings={arm.name: arm.settings for arm in study.arms if arm.settings},
         notes=tuple(notes),
@@ -159,7 +159,7 @@ def machine_words(head: Head) -> str:
     accelerator = head.machine.get("accelerator")
     parts = [
         *([accelerator] if accelerator else []),
-        f"{head.machine['processors']} processors",
+        f"{head.machine.get('processors', '?')} processors",
         *([versions] if versions else []),
     ]
     return f"{'; '.join(parts)}; a student takes {head.student_seconds:.0f} s in the median."
