@@ -17,3 +17,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader, or a crash, never sees half of it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: ``$MANYLENS_CACHE``, else ``manylens`` of the user's cache."""
+    own = os.environ.get("MANYLENS_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manylens"

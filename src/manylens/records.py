@@ -207,3 +207,18 @@ class PreferencePair:
     pair_id: str
     chosen: Judgement
     rejected: Judgement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a student says of a pair.
+
+    Attributes:
+        label: The most probable class.
+        probabilities: Of every class, best class first.
+        score: The expected gain, ``sum_c p(c) gain(c)``, for ranking.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+    score: float

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manylens.data import PAIR_SCHEMA, Pairs, iter_unlabelled, load_pairs
+from manylens.data import PAIR_SCHEMA, Pairs, iter_products, iter_unlabelled, load_pairs
 from manylens.errors import BadRowError, UnknownNameError
 from manylens.records import ESCI, Pair
 
@@ -110,3 +110,26 @@ def test_a_mapping_of_no_field_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.csv", ROWS)
     with pytest.raises(UnknownNameError, match=r"unknown field in data\.columns 'titel' \(did you mean 'title'\?\)"):
         load_pairs(table(path, columns={"titel": "title"}), ESCI, tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_products_need_no_query_and_every_row_comes_in_its_order(suffix: str, tmp_path: Path) -> None:
+    rows = [
+        {"sku": "2", "name": "Red shoe", "colour": "red", "query": ""},
+        {"sku": "1", "name": "Sofa", "colour": "", "query": "\x00"},
+        {"sku": "2", "name": "Red shoe", "colour": "red", "query": "red"},
+    ]
+    path = write(tmp_path / f"products.{suffix}", rows)
+    (batch,) = iter_products(path, {"product_id": "sku", "title": "name", "attributes": ["colour"]})
+    assert batch.schema.names == ["product_id", "title", "brand", "attributes", "description", "locale"]
+    columns = batch.to_pydict()
+    assert (columns["product_id"], columns["title"]) == (["2", "1", "2"], ["Red shoe", "Sofa", "Red shoe"])
+    assert columns["attributes"] == [[("colour", "red")], [], [("colour", "red")]]
+
+
+def test_a_product_needs_an_id_and_a_title(tmp_path: Path) -> None:
+    with pytest.raises(BadRowError, match="field 'product_id': a column for this field is required"):
+        list(iter_products(write(tmp_path / "own.csv", [{"title": "Shoe"}])))
+    with pytest.raises(BadRowError, match="row 2, field 'title': the title is empty"):
+        rows = [{"product_id": "1", "title": "Shoe"}, {"product_id": "2", "title": " "}]
+        list(iter_products(write(tmp_path / "empty.csv", rows)))

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from manylens.config import StudentConfig
-from manylens.errors import ConfigError, StudentError
-from manylens.student.encoding import PairEncoder, ProductTemplate, well_formed
+from manylens.errors import StudentError
+from manylens.student.encoding import PairEncoder
+from manylens.text import well_formed
 
 from .build import CLS, SEP, TEMPLATE, UNK, VOCABULARY, make_encoder, make_pair, make_tokenizer
 
@@ -59,7 +59,6 @@ def test_any_text_becomes_one_pair_of_segments_within_the_length(texts: list[tup
 
 
 def test_half_a_surrogate_pair_is_read_as_a_question_mark() -> None:
-    assert well_formed("a\ud83db\U0001f600") == "a?b\U0001f600"
     encoded = make_encoder().encode([make_pair("red \ud83d", "\ude00 hat")])
     mark = VOCABULARY["?"]
     assert encoded["input_ids"] == [[CLS, RED, mark, SEP, mark, HAT, SEP]]
@@ -71,38 +70,6 @@ def test_padding_goes_to_the_longest_row() -> None:
     batch = encoder.pad([{key: values[row] for key, values in encoded.items()} for row in range(2)])
     assert batch["input_ids"].tolist() == [[CLS, RED, SEP, HAT, SEP, 0, 0], [CLS, RED, SHOE, SEP, BLUE, HAT, SEP]]
     assert batch["attention_mask"].tolist() == [[1] * 5 + [0] * 2, [1] * 7]
-
-
-def test_default_template_renders_every_field_that_there_is() -> None:
-    template = ProductTemplate(StudentConfig().product_template)
-    assert template.render(make_pair("q", "Red <b> & shoe")) == "Red <b> & shoe"
-    full = make_pair("q", "Shoe", brand="Acme", attributes={"size": "10", "colour": "red"}, description="Soft.")
-    assert template.render(full) == "Shoe | Acme | size: 10 | colour: red | Soft."
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (
-            "{{ price }}",
-            r"'price' is undefined; a product has title, brand, attributes, description, locale, product_id",
-        ),
-        ("{{ attributes.colour }}", r"no attribute 'colour'"),
-        ("{{ ''.__class__.__mro__ }}", r"access to attribute '__class__'.* is unsafe"),
-        ("{{ attributes.update({'a': 'b'}) }}", r"unsafe"),
-        ("{% for i in range(1000000000) %}x{% endfor %}", r"[Rr]ange"),
-        ("{{ title / 2 }}", r"unsupported operand"),
-        ("{{ label }}{{ query }}", r"'label' is undefined"),
-    ],
-)
-def test_a_template_reaches_a_products_fields_and_nothing_else(source: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"student\.product_template: .*{message}"):
-        ProductTemplate(source).render(make_pair(label="exact"))
-
-
-def test_a_template_that_does_not_compile_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"student\.product_template: unexpected '}'"):
-        ProductTemplate("{{ title }")
 
 
 def test_saving_keeps_template_length_and_truncation(tmp_path: Path) -> None:
@@ -117,6 +84,15 @@ def test_saving_keeps_template_length_and_truncation(tmp_path: Path) -> None:
     assert written["truncation"] == {"direction": "Right", "max_length": 8, "strategy": "OnlySecond", "stride": 0}
     alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("red red red red", "blue hat shoe | acme")
     assert alone.ids == encoder.encode(pairs)["input_ids"][0]
+
+
+def test_a_backbones_own_padding_and_length_are_not_saved(tmp_path: Path) -> None:
+    encoder = make_encoder(max_length=8)
+    encoder.tokenizer.backend_tokenizer.enable_padding(length=16)
+    encoder.tokenizer.init_kwargs["max_length"] = 4
+    encoder.save(tmp_path)
+    assert len(Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("red", "hat").ids) == 5
+    assert "max_length" not in json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
 
 
 def test_a_second_generation_is_the_same(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from transformers import BertForSequenceClassification
 from manylens.errors import StudentError
 from manylens.records import ESCI
 from manylens.student import Student
-from manylens.student.predict import Product, as_pair
 
 from .build import BACKBONES, DIM, make_encoder, make_model, make_pair, make_pairs, save_backbone
 
@@ -101,26 +100,6 @@ def test_no_pairs_no_predictions(student: Student) -> None:
     assert student.predict([]) == []
     assert student.logits([]).shape == (0, 4)
     assert student.predict(iter(PAIRS[:2])) == student.predict(PAIRS[:2])
-
-
-@pytest.mark.parametrize(
-    ("query", "product", "message"),
-    [
-        ("hat", {"brand": "acme"}, r"with the title among them, got \['brand'\]"),
-        ("hat", {"title": None}, r"with the title among them, got \[\]"),
-        (
-            "hat",
-            {"title": "hat", "price": "3"},
-            r"a product is a title or a mapping of title, brand, .*\['price', 'title'\]",
-        ),
-        ("hat", {"title": "hat", "brand": float("nan")}, r"brand must be a str, got nan"),
-        ("hat", {"title": "hat", "attributes": "red"}, r"attributes must be a Mapping, got 'red'"),
-        (None, "hat", r"query must be a str, got None"),
-    ],
-)
-def test_wrong_products_are_refused(query: str, product: Product, message: str) -> None:
-    with pytest.raises(StudentError, match=message):
-        as_pair(query, product)
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:

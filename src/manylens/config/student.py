@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,8 @@ class StudentConfig(Section):
         earlier: Options of the earlier distillations.
         product_template: Jinja text that renders a product; saved with the model.
         max_length: Tokens of query and product together; only the product is ever cut.
+        split_layers: In so many first layers query and product do not attend to each other, so that a product's states
+            can be stored (`manylens.student.split`).
         new_layers_learning_rate: Learning rate of extractor and head; ``None`` means the backbone's.
         clip: One gradient norm over ``all`` parameters, or one ``per_group`` (backbone, extractor,
             head), so that a large guide gradient cannot shrink the classifier's step.
@@ -99,11 +101,17 @@ class StudentConfig(Section):
         "{% if description %} | {{ description }}{% endif %}"
     )
     max_length: int = Field(default=128, ge=8)
+    split_layers: int = Field(default=0, ge=0)
     new_layers_learning_rate: float | None = Field(default=None, gt=0.0)
     clip: Literal["all", "per_group"] = "per_group"
     class_weights: Literal["balanced"] | None = None
     early_stopping_patience: int | None = Field(default=None, ge=1)
     training: Options = {}
+
+    def substance(self) -> dict[str, Any]:
+        """Return the section as plain values; `split_layers`, which came later, only where it is used."""
+        tree = super().substance()
+        return tree if self.split_layers else {name: value for name, value in tree.items() if name != "split_layers"}
 
     @model_validator(mode="after")
     def _no_method_twice(self) -> StudentConfig:

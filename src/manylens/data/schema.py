@@ -24,6 +24,11 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 
+#: One row a product, with the fields that say what it is.
+PRODUCT_SCHEMA = pa.schema(
+    [PAIR_SCHEMA.field(name) for name in ("product_id", "title", "brand", "attributes", "description", "locale")]
+)
+
 #: A checked row before its split is settled (``split`` is null where the source has none), with its place.
 CHECKED_SCHEMA = pa.schema(
     [

@@ -12,7 +12,7 @@ from manylens.data.arrow import constant
 from manylens.data.columns import columns_of, map_columns, to_fields
 from manylens.data.raw import RawBatch
 from manylens.data.readers import open_table, require_file
-from manylens.data.schema import PAIR_SCHEMA
+from manylens.data.schema import PAIR_SCHEMA, PRODUCT_SCHEMA
 from manylens.data.validate import check_rows
 from manylens.records import LabelScale
 
@@ -68,6 +68,28 @@ def iter_unlabelled(
         yield pa.RecordBatch.from_arrays(
             [splits if name == "split" else checked[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA
         )
+
+
+def iter_products(path: Path, columns: Mapping[str, str | Sequence[str]] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream a table of products, or the products of a table of pairs.
+
+    Args:
+        path: CSV, TSV, JSONL or Parquet, with at least a product_id and a title.
+        columns: From our field to the table's column, as in the recipe's ``data.columns``.
+
+    Yields:
+        Batches with the columns of `PRODUCT_SCHEMA`, every row of the table in its order.
+
+    Raises:
+        BadRowError: At the first bad row, or if the file or its columns are unusable.
+    """
+    aside = [name for name in PAIR_SCHEMA.names if name not in PRODUCT_SCHEMA.names]
+    for raw in _rows(path, columns or {}, required=PRODUCT_SCHEMA.names[:2], aside=aside):
+        # The checks are those of pairs, which have a query.
+        checked, problems = check_rows(raw.with_columns(query=constant("-", len(raw.rows))), None, labelled=False)
+        for problem in problems:
+            raise problem.error()
+        yield pa.RecordBatch.from_arrays([checked[name] for name in PRODUCT_SCHEMA.names], schema=PRODUCT_SCHEMA)
 
 
 def _rows(

@@ -8,7 +8,7 @@ from manylens.student.extractors import EXTRACTORS
 from manylens.student.losses import GUIDE_LOSSES
 from manylens.student.methods import METHODS
 from manylens.student.model import LatentReasoningConfig, LatentReasoningForSequenceClassification
-from manylens.student.predict import Prediction, Student
+from manylens.student.predict import Student
 
 __all__ = [
     "EXTRACTORS",
@@ -16,6 +16,5 @@ __all__ = [
     "METHODS",
     "LatentReasoningConfig",
     "LatentReasoningForSequenceClassification",
-    "Prediction",
     "Student",
 ]

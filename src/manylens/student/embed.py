@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from manylens.errors import MissingExtraError, StudentError
 from manylens.progress import console, meter
-from manylens.student.encoding import well_formed
 from manylens.student.pretrained import resolve_pretrained
+from manylens.text import well_formed
 
 #: Batches that are embedded and committed as one.
 _BATCHES_PER_COMMIT = 8

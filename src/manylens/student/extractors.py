@@ -118,10 +118,11 @@ class PolyExtractor(Extractor):
 
     def pool(self, states: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
         """Return z, of shape (batch, hidden)."""
-        scores = torch.einsum("md,btd->bmt", self.codes, states) * self.scale
+        scores = (states @ (self.codes * self.scale).T).transpose(1, 2)
         contexts = _masked_softmax(scores, mask[:, None, :]) @ states
-        weights = (torch.einsum("bd,bmd->bm", states[:, 0], contexts) * self.scale).softmax(dim=-1)
-        return torch.einsum("bm,bmd->bd", weights, contexts)
+        weights = (contexts @ (states[:, 0] * self.scale).unsqueeze(2)).transpose(1, 2).softmax(dim=-1)
+        pooled: Tensor = (weights @ contexts).squeeze(1)
+        return pooled
 
 
 class GraphAttention(nn.Module):
@@ -164,11 +165,11 @@ class GraphAttention(nn.Module):
         Returns:
             (batch, nodes, hidden).
         """
-        values = self.project(nodes).unflatten(-1, (self.heads, -1))
-        heard = (values * self.source).sum(-1)[:, :, None] + (values * self.target).sum(-1)[:, None, :]
-        scores = nn.functional.leaky_relu(heard, self.negative_slope).permute(0, 3, 1, 2)
-        mixed = torch.einsum("bkij,bjkd->bikd", _masked_softmax(scores, edges[:, None]), values)
-        updated: Tensor = self.norm(nodes + nn.functional.elu(mixed.flatten(-2)))
+        values = self.project(nodes).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heard = values @ self.source.unsqueeze(2) + (values @ self.target.unsqueeze(2)).transpose(2, 3)
+        scores = nn.functional.leaky_relu(heard, self.negative_slope)
+        mixed = (_masked_softmax(scores, edges[:, None]) @ values).transpose(1, 2).flatten(2)
+        updated: Tensor = self.norm(nodes + nn.functional.elu(mixed))
         return updated
 
 
@@ -251,7 +252,7 @@ def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over real tokens, (batch, hidden), of (batch, tokens, hidden) under a mask (batch, tokens)."""
     weights = mask.to(states.dtype)
-    return torch.einsum("bt,btd->bd", weights, states) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return (weights.unsqueeze(1) @ states).squeeze(1) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 
 
 EXTRACTORS: dict[str, type[Extractor]] = {"mlp": MLPExtractor, "poly": PolyExtractor, "gat": GATExtractor}

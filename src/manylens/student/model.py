@@ -32,6 +32,7 @@ from manylens.errors import ConfigError, StudentError
 from manylens.records import LabelScale
 from manylens.student.extractors import build_extractor, masked_mean
 from manylens.student.losses import class_loss, guide_loss
+from manylens.student.split import check_split, split_states
 
 
 class LatentReasoningConfig(PreTrainedConfig):
@@ -52,6 +53,7 @@ class LatentReasoningConfig(PreTrainedConfig):
             that were trained as sentence encoders.
         class_weights: Weight of each class in the cross-entropy.
         dropout: Dropout in front of the head.
+        split_layers: In so many first layers query and product do not attend to each other (`manylens.student.split`).
         separator_token_id: The tokenizer's [SEP], which ends the query.
         **kwargs: For the base class, such as ``id2label``.
     """
@@ -75,6 +77,7 @@ class LatentReasoningConfig(PreTrainedConfig):
         pooling: Literal["cls", "mean"] = "cls",
         class_weights: Sequence[float] | None = None,
         dropout: float = 0.1,
+        split_layers: int = 0,
         separator_token_id: int = 102,
         **kwargs: Any,  # noqa: ANN401 - the base class's own
     ) -> None:
@@ -95,6 +98,7 @@ class LatentReasoningConfig(PreTrainedConfig):
         self.pooling = pooling
         self.class_weights = None if class_weights is None else list(class_weights)
         self.dropout = dropout
+        self.split_layers = split_layers
         self.separator_token_id = separator_token_id
         super().__init__(**kwargs)
 
@@ -143,8 +147,13 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
     _supports_flash_attn = True
 
     def __init__(self, config: LatentReasoningConfig) -> None:
-        """Create the model with random weights; see `from_backbone` for a pretrained encoder."""
+        """Create the model with random weights; see `from_backbone` for a pretrained encoder.
+
+        Raises:
+            ConfigError: If an option of the extractor is wrong, or the backbone cannot be split as wanted.
+        """
         super().__init__(config)
+        check_split(config.backbone_config, config.split_layers)
         self.objective: nn.Module | None = None
         self.backbone = AutoModel.from_config(config.backbone_config)
         # [CLS] and the extractor read token states: BERT's own pooler would be dead weight.
@@ -231,7 +240,8 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
         Args:
             input_ids: (batch, tokens).
             attention_mask: (batch, tokens); all ones if not given.
-            token_type_ids: (batch, tokens), for backbones that have them.
+            token_type_ids: (batch, tokens), for backbones that have them; with split layers they follow from the
+                first [SEP].
             labels: (batch,) class indices; -100 is ignored.
             rationale_embedding: (batch, latents, dim), or (batch, dim) for one latent.
             rationale_mask: (batch, latents) or (batch,), true where there is a rationale; all if not given.
@@ -242,15 +252,13 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
-        pooled = features = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attention_mask)
-        latents = None
-        if self.extractor is not None:
-            latents = self.extractor(states, attention_mask.bool(), self._segments(input_ids))
-            if self.config.head_reads_latents:
-                features = torch.cat([features, latents.flatten(1)], dim=-1)
-        logits = self.classifier(self.dropout(features))
+        segments = self._segments(input_ids)
+        if self.config.split_layers:
+            states = split_states(self.backbone, input_ids, attention_mask, segments, self.config.split_layers)
+        else:
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
+        logits, latents, pooled = self.classify(states, attention_mask, segments)
 
         class_part = guide = loss = None
         if labels is not None:
@@ -266,6 +274,25 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
             class_loss=class_part,
             guide_loss=guide,
         )
+
+    def classify(self, states: Tensor, mask: Tensor, segments: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Read the encoder's last states: extractor and head.
+
+        Args:
+            states: (batch, tokens, hidden) token states, [CLS] first.
+            mask: (batch, tokens), true or 1 for real tokens.
+            segments: (batch, tokens) int, 0 for the query and 1 for the product.
+
+        Returns:
+            Logits (batch, classes), latents (batch, latents, dim) or ``None``, and h (batch, hidden).
+        """
+        pooled = features = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, mask)
+        latents = None
+        if self.extractor is not None:
+            latents = self.extractor(states, mask.bool(), segments)
+            if self.config.head_reads_latents:
+                features = torch.cat([features, latents.flatten(1)], dim=-1)
+        return self.classifier(self.dropout(features)), latents, pooled
 
     def _guide_loss(self, latents: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         if targets.ndim == 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from manylens.errors import StudentError
-from manylens.records import Pair
+from manylens.products import Product, as_pair
+from manylens.records import Pair, Prediction
 from manylens.student.encoding import PairEncoder
 from manylens.student.model import LatentReasoningForSequenceClassification, LatentReasoningOutput
-
-#: A product as a title alone, or as fields: title, brand, attributes, description, locale.
-Product = str | Mapping[str, object]
-_TYPES: dict[str, type] = {
-    "title": str,
-    "brand": str,
-    "attributes": Mapping,
-    "description": str,
-    "locale": str,
-    "product_id": str,
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """What a student says of a pair.
-
-    Attributes:
-        label: The most probable class.
-        probabilities: Of every class, best class first.
-        score: The expected gain, ``sum_c p(c) gain(c)``, for ranking.
-    """
-
-    label: str
-    probabilities: Mapping[str, float]
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,29 +152,6 @@ class Student:
             )
             for row in self.probabilities(records)
         ]
-
-
-def as_pair(query: str, product: Product) -> Pair:
-    """Return the pair of a query and a product that is a title or a mapping of fields.
-
-    Args:
-        query: The query.
-        product: The title, or fields; a field that is ``None`` is left out.
-
-    Raises:
-        StudentError: If there is an unknown field or no title, or a field is not text.
-    """
-    given = {"title": product} if isinstance(product, str) else product
-    fields = {name: value for name, value in given.items() if value is not None}
-    if "title" not in fields or not set(fields) <= set(_TYPES):
-        raise StudentError(
-            f"a product is a title or a mapping of {', '.join(_TYPES)} with the title among them, got {sorted(fields)}"
-        )
-    for name, value in {"query": query, **fields}.items():
-        expected = _TYPES.get(name, str)
-        if not isinstance(value, expected):
-            raise StudentError(f"{name} must be a {expected.__name__}, got {value!r}")
-    return Pair(pair_id="", query_id="", query=query, **{"product_id": "", **fields})  # type: ignore[arg-type]
 
 
 def _array(tensor: Tensor | None) -> NDArray[np.float32]:

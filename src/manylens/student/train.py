@@ -29,7 +29,7 @@ from manylens.errors import StudentError
 from manylens.records import LabelScale, Pair
 from manylens.student.checkpoints import discard, last_checkpoint
 from manylens.student.cpu import train_on_cpu
-from manylens.student.encoding import PairEncoder
+from manylens.student.encoding import PairEncoder, product_length
 from manylens.student.methods import Method, get_method
 from manylens.student.model import LatentReasoningForSequenceClassification
 from manylens.student.parts import Shapes
@@ -138,7 +138,8 @@ def train_student(
     checkpoints = (folder / "checkpoints").resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
     backbone = resolve_pretrained(config.backbone)
-    encoder = PairEncoder.from_backbone(backbone, config.product_template, config.max_length)
+    of_product = product_length(config.max_length) if config.split_layers else None
+    encoder = PairEncoder.from_backbone(backbone, config.product_template, config.max_length, of_product)
     train_rows = write_rows(
         train,
         encoder,
@@ -204,6 +205,7 @@ def _model(
         encoder.tokenizer.sep_token_id,
         backbone_options=config.backbone_options,
         pooling=config.pooling,
+        split_layers=config.split_layers,
         class_weights=_class_weights(labels, len(scale.names), config),
         **options,
     )

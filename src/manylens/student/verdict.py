@@ -31,8 +31,8 @@ from manylens.files import write_json, write_text
 from manylens.records import LabelScale
 from manylens.student.checkpoints import discard, last_checkpoint
 from manylens.student.embed import load_encoder
-from manylens.student.encoding import well_formed
 from manylens.student.train import hardware_precision
+from manylens.text import well_formed
 from manylens.trainer_progress import ProgressMeter
 
 #: Length of the vectors that the head reads. A longer one lets the head tell verdicts apart while the vectors move

@@ -241,6 +241,21 @@ _EXPLANATIONS = Study(
     vectors=True,
 )
 
+_SPLIT = Study(
+    name="split",
+    title="Split encoder",
+    question="What does it cost that query and product do not see each other in the first layers?",
+    arms=(
+        _BERT,
+        _LRKD.model_copy(update={"settings": {"split": 0}}),
+        *(
+            _guided(f"split-{layers}", f"LRKD, {layers} split", f"student.split_layers={layers}", split=layers)
+            for layers in (1, 2, 3)
+        ),
+    ),
+    baseline="lrkd",
+)
+
 #: A plain BERT, logit KD and the rationale of another pair do not depend on what the pair's own tells.
 _WORLD_TOLD = (1.0, 0.0)
 _WORLD_ARMS = {"bert": (_BERT, False), "logit_kd": (_LOGIT_KD, False), "lrkd": (_LRKD, True)} | {
@@ -294,6 +309,7 @@ STUDIES: dict[str, Study] = {
     "labels": _LABELS,
     "probe": _PROBE,
     "explanations": _EXPLANATIONS,
+    "split": _SPLIT,
     "world_map": _WORLD_MAP,
 }
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from manylens.records import LabelScale
+from manylens.text import well_formed
 
 #: How an answer is written: prose and a label line, or one JSON object of `ANSWER_SCHEMA`.
 AnswerFormat = Literal["text", "json"]
@@ -163,7 +164,7 @@ def _declarations(body: str, scale: LabelScale) -> list[_Declaration]:
         for key, value in fields:
             values.setdefault(key.casefold(), []).append(value)
         rationale = values["rationale"][-1]
-        text = _well_formed(rationale) if isinstance(rationale, str) else ""
+        text = well_formed(rationale) if isinstance(rationale, str) else ""
         # An object that says a key twice declares each of its labels.
         found += [_Declaration(start, end, _label(value, scale), text) for value in values["label"]]
         prose = prose[:start] + " " * (end - start) + prose[end:]
@@ -188,8 +189,3 @@ def _label(value: object, scale: LabelScale) -> str | None:
         return None
     # The scale's own spelling first: a label may have decoration in its name.
     return scale.parse(value) or scale.parse(unicodedata.normalize("NFKC", value).strip(_DECORATION))
-
-
-def _well_formed(text: str) -> str:
-    """Replace lone surrogates, which JSON can escape and neither SQLite nor Parquet can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")

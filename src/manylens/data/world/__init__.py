@@ -9,7 +9,6 @@ comes back the same.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from manylens.data import table
 from manylens.data.raw import RawBatch
 from manylens.data.text import digest
 from manylens.data.world.rows import judgement_rows, pair_row, world_pairs
+from manylens.files import cache_folder
 from manylens.progress import meter
 
 #: Raised when the same dials make another world; a test pins what they make.
@@ -31,7 +31,7 @@ _DIALS = {"pairs", "products_per_query", "seed", "informativeness", "label_noise
 def input_files(config: WorldData) -> tuple[Path, ...]:
     """Return the world's table of pairs, which is made if need be; its recorded judgements stand beside it."""
     dials = json.dumps(config.model_dump(include=_DIALS), sort_keys=True)
-    folder = _cache() / "worlds" / digest(str(VERSION), dials)
+    folder = cache_folder() / "worlds" / digest(str(VERSION), dials)
     if not folder.exists():
         _make(config, folder)
     return (folder / "pairs.jsonl",)
@@ -48,11 +48,6 @@ def read(config: WorldData, folder: Path) -> Iterator[RawBatch]:
         Rows by the numbers of its table.
     """
     return table.read(TableData(loader="table", path=str(input_files(config)[0])), folder)
-
-
-def _cache() -> Path:
-    own = os.environ.get("MANYLENS_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manylens"
 
 
 def _make(config: WorldData, folder: Path) -> None:
