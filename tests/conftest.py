@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 # Before anything imports huggingface_hub: tests never leave the machine.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,3 +41,10 @@ def shop(models: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyShop:
 def finished(shop: TinyShop, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that came to its end; a test that runs it again takes a copy."""
     return manylens.run(shop.recipe(), folder=tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def exported_run(shop: TinyShop, finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A copy of that run whose recipe exports, in fp32 alone; a test that runs it again takes a copy."""
+    folder = shutil.copytree(finished.path, tmp_path_factory.mktemp("exported") / "tiny")
+    return manylens.run({**shop.recipe(), "export": {"variants": ["onnx_fp32"]}}, folder=folder)

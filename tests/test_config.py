@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from manylens.config import Config, DemoData, EsciData, LabelsConfig, Section, TableData, WandsData
+from manylens.config import Config, DemoData, EsciData, LabelsConfig, Section, StudentConfig, TableData, WandsData
 from manylens.records import ESCI
 
 LEAST: dict[str, Any] = {"name": "x", "data": {"loader": "demo"}, "labels": {"scale": "esci"}}
@@ -81,6 +81,14 @@ def test_labels_are_a_built_in_scale_or_parts() -> None:
         ({"student": {"new_layers_learning_rate": 0}}, "greater than 0"),
         ({"evaluate": {"confidence": 1.0}}, "less than 1"),
         ({"evaluate": {"bootstrap_samples": 10}}, "greater than or equal to 100"),
+        ({"export": {"variants": []}}, "must have onnx_fp32 among them and none twice"),
+        ({"export": {"variants": ["onnx_int8"]}}, "must have onnx_fp32 among them and none twice, got .'onnx_int8'."),
+        ({"export": {"variants": ["onnx_fp32", "onnx_fp32"]}}, "must have onnx_fp32 among them and none twice"),
+        ({"export": {"variants": ["onnx_fp32", "onnx_int4"]}}, "'onnx_fp32', 'onnx_int8', 'openvino_bf16'"),
+        ({"export": {"calibration_pairs": 0}}, "greater than or equal to 1"),
+        ({"export": {"opset": 17}}, "greater than or equal to 18"),
+        ({"export": {"fp32": {"logit_max": 0}}}, "greater than 0"),
+        ({"export": {"low_precision": {"labels": 1.1}}}, "less than or equal to 1"),
     ],
 )
 def test_values_out_of_range_are_refused(change: dict[str, Any], problem: str) -> None:
@@ -94,3 +102,20 @@ def test_every_option_of_a_section_is_documented(section: type[BaseModel]) -> No
     if documented:
         own = set(section.__annotations__) - {"loader", "backend", "name", "path"}
         assert [name for name in sorted(own) if f"{name}:" not in documented] == []
+
+
+def test_split_layers_change_the_students_fingerprint_only_where_they_are_used() -> None:
+    plain, split = StudentConfig(), StudentConfig(split_layers=2)
+    assert "split_layers" not in plain.substance()
+    assert split.substance() == plain.substance() | {"split_layers": 2}
+    assert plain.model_dump()["split_layers"] == 0
+
+
+def test_nothing_is_exported_unless_asked_and_low_precision_has_no_limit_on_logits() -> None:
+    assert Config.model_validate(LEAST).export is None
+    export = Config.model_validate({**LEAST, "export": {}}).export
+    assert export is not None and export.variants == ("onnx_fp32", "onnx_int8")
+    limits = [(each.logit_max, each.logit_mean) for each in (export.fp32, export.low_precision)]
+    assert limits == [(1e-3, 1e-4), (None, None)]
+    lifted = Config.model_validate({**LEAST, "export": {"fp32": {"logit_max": None}}}).export
+    assert lifted is not None and lifted.fp32.logit_max is None

@@ -14,11 +14,21 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 import manylens
+from manylens import pipeline
 from manylens.config import Config
-from manylens.errors import BadRowError, BudgetError, DataError, StageError
+from manylens.errors import (
+    BadRowError,
+    BudgetError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    StageError,
+    StudentError,
+)
 from manylens.pipeline import STAGES, fingerprints, load_or_read_pairs
 from manylens.recipe import load_config
 from manylens.run_folder import RunFolder
+from manylens.serving import Scorer
 from manylens.student.targets import Targets
 from manylens.teacher import PERSPECTIVES, JudgementStore
 from tiny import TinyShop
@@ -392,3 +402,133 @@ def test_recipes_that_share_a_store_pay_once(shop: TinyShop, tmp_path: Path) -> 
     manylens.run(shop.recipe(), shared, folder=tmp_path / "first", until="judge")
     manylens.run(shop.recipe(), [*shared, "curate.filter=none"], folder=tmp_path / "second", until="curate")
     assert report(tmp_path / "second")["asked"] == 0
+
+
+def with_export(shop: TinyShop, **export: object) -> dict[str, Any]:
+    return {**shop.recipe(), "export": {"variants": ["onnx_fp32"], **export}}
+
+
+@pytest.fixture
+def exported_copy(exported_run: RunFolder, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported_run.path, tmp_path / "exported"))
+
+
+def test_a_section_export_adds_a_stage_and_runs_none_before_it(finished: RunFolder, exported_run: RunFolder) -> None:
+    assert ran(exported_run.path, marks(finished.path)) == ["export"]
+    written = {
+        path.relative_to(exported_run.path / "export").as_posix() for path in exported_run.path.rglob("export/**/*")
+    }
+    heads = {
+        f"{head}/{name}"
+        for head in ("classes", "ranking")
+        for name in ("manylens.json", "onnx/model.onnx", "config.json")
+    }
+    assert heads | {"parity.json", "done.json"} <= written and "unfinished" not in written
+    parity = json.loads((exported_run.path / "export" / "parity.json").read_text())
+    assert (parity["model"], parity["pairs"], list(parity["variants"])) == ("lrkd-seed13", 16, ["onnx_fp32"])
+    evaluation = json.loads((exported_run.path / "evaluate" / "lrkd-seed13" / "evaluation.json").read_text())
+    assert parity["temperature"] == evaluation["temperature"]
+    assert parity["macro_f1"] == pytest.approx(evaluation["dev"]["macro_f1"])
+    assert parity["ndcg"] == pytest.approx(evaluation["dev"]["ndcg"])
+
+
+def test_an_export_is_skipped_the_second_time(
+    shop: TinyShop, exported_copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = marks(exported_copy)
+    manylens.run(with_export(shop), folder=exported_copy)
+    pipeline.export(exported_copy)
+    assert ran(exported_copy, before) == []
+    assert capfd.readouterr().err.count("current, skipped") == len(NAMES) + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("export.fp32.labels=0.9", ["export"]),
+        ("evaluate.bootstrap_samples=150", ["evaluate", "export"]),
+        ("student.extractor=poly", ["distil", "distil/lrkd-seed13", "evaluate", "export"]),
+    ],
+)
+def test_an_export_runs_again_with_its_section_and_what_it_is_made_of(
+    shop: TinyShop, exported_copy: Path, override: str, expected: list[str]
+) -> None:
+    before = marks(exported_copy)
+    manylens.run(with_export(shop), [override], folder=exported_copy)
+    assert ran(exported_copy, before) == expected
+
+
+def test_an_export_of_an_earlier_student_is_not_served(shop: TinyShop, exported_copy: Path) -> None:
+    manylens.run(shop.recipe(), ["evaluate.bootstrap_samples=150"], folder=exported_copy)  # No section export any more.
+    with pytest.raises(StudentError, match="its export is of an earlier student; export it again: manylens export"):
+        Scorer.load(exported_copy)
+
+
+def test_a_finished_run_is_exported_without_its_input_files(finished: RunFolder, copy: Path) -> None:
+    recipe = copy / "config.yaml"
+    recipe.write_text(recipe.read_text().replace(finished.config.data.path, "absent.csv"))  # type: ignore[union-attr]
+    before = marks(copy)
+    run = pipeline.export(copy, ["export.variants=[onnx_fp32]", "export.calibration_pairs=8"])
+    assert ran(copy, before) == ["export"]
+    kept = RunFolder.open(copy).config.export
+    assert (
+        kept is not None
+        and kept == run.config.export
+        and (kept.variants, kept.calibration_pairs) == (("onnx_fp32",), 8)
+    )
+    run.require("evaluate")
+    run.require("export")
+    pipeline.export(copy)  # The section is the run's own now.
+    pipeline.export(copy, ["export.calibration_pairs=9"])
+    assert RunFolder.open(copy).config.export == kept.model_copy(update={"calibration_pairs": 9})
+
+
+def test_an_exported_run_goes_on_as_a_recipe(finished: RunFolder, copy: Path) -> None:
+    pipeline.export(copy, ["export.variants=[onnx_fp32]"])
+    before = marks(copy)
+    manylens.run(copy / "config.yaml", folder=copy)
+    assert ran(copy, before) == []
+
+
+def test_a_failed_gate_leaves_figures_no_heads_and_no_mark(shop: TinyShop, exported_copy: Path) -> None:
+    strict = ["export.fp32.logit_max=1e-30", "export.fp32.logit_mean=null"]
+    with pytest.raises(
+        StudentError, match=r"lrkd-seed13 is too far .* onnx_fp32: logit_max is .*, at most 1e-30 is allowed"
+    ):
+        pipeline.export(exported_copy, strict)
+    export = exported_copy / "export"
+    assert [path.name for path in export.iterdir()] == ["parity.json"]
+    (problem,) = json.loads((export / "parity.json").read_text())["variants"]["onnx_fp32"]["problems"]
+    assert problem.startswith("logit_max")
+    with pytest.raises(StageError, match="stage export is to do"):
+        RunFolder.open(exported_copy).require("export")
+    manylens.run(with_export(shop), folder=exported_copy)
+    assert (export / "classes" / "onnx" / "model.onnx").is_file() and (export / "done.json").is_file()
+
+
+def test_what_an_export_refuses_changes_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def config_and_marks() -> tuple[str, dict[str, int]]:
+        return (copy / "config.yaml").read_text(), marks(copy)
+
+    before = config_and_marks()
+    with pytest.raises(
+        ConfigError, match=r"settings of its own section alone.*got student\.extractor=gat; for another"
+    ):
+        pipeline.export(copy, ["export.calibration_pairs=9", "student.extractor=gat"])
+    with pytest.raises(ConfigError, match=r"unknown key export\.variant.*did you mean 'variants'"):
+        pipeline.export(copy, ["export.variant=[onnx_fp32]"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else name)
+    with pytest.raises(MissingExtraError, match=r"openvino is not installed; run: pip install 'manylens\[openvino\]'"):
+        pipeline.export(copy, ["export.variants=[onnx_fp32, openvino_bf16]"])
+    assert config_and_marks() == before
+    (copy / "evaluate" / "done.json").unlink()
+    with pytest.raises(StageError, match="stage evaluate is to do; run its recipe again"):
+        pipeline.export(copy)
+    with pytest.raises(StageError, match="is not a run folder"):
+        pipeline.export(copy / "distil")
+
+
+def test_a_recipe_without_the_section_leaves_export_out(shop: TinyShop, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="this recipe leaves out stage 'export'; its stages: data, judge"):
+        manylens.run(shop.recipe(), folder=tmp_path / "run", until="export")
+    assert list(fingerprints(load_config(with_export(shop)))) == [*NAMES, "export"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from manylens.errors import ManylensError
-from manylens.preflight import check
+from manylens.errors import ManylensError, MissingExtraError
+from manylens.preflight import check, check_export
 from manylens.recipe import load_config
 from tiny import TinyShop
 
@@ -54,6 +54,7 @@ def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
         ("student.guide.loss=mse_sum", "UnknownNameError", "unknown guide loss 'mse_sum'"),
         ("student.product_template='{{ titel }}'", "ConfigError", "student.product_template: 'titel' is undefined"),
         ("student.product_template='{% if %}'", "ConfigError", "student.product_template"),
+        ("student.split_layers=1", "ConfigError", "student.split_layers must lie below the backbone's 1 layers, got 1"),
         ("student.max_length=65", "ConfigError", "student.max_length must be at most the 64 positions"),
         (
             "student.baselines=[crsd]",
@@ -64,6 +65,8 @@ def test_any_transformers_model_may_be_the_encoder(shop: TinyShop) -> None:
         ("student.backbone_options={num_hidden_layers: many}", "ConfigError", "expected int, got str"),
         ("student.backbone=no/such-model", "StudentError", "student.backbone 'no/such-model' is not to be had"),
         ("embed.encoder=no/such-model", "StudentError", "embed.encoder 'no/such-model' is not to be had"),
+        ("export.variant=[onnx_fp32]", "ConfigError", "unknown key export.variant"),
+        ("export.variants=[onnx_int8]", "ConfigError", "variants must have onnx_fp32 among them"),
         ("student.training.seed=1", "ConfigError", "student.training.seed is set by manylens itself"),
         ("student.training.learnin_rate=1", "ConfigError", "(did you mean 'learning_rate'?)"),
         (
@@ -112,3 +115,34 @@ def test_a_missing_library_of_a_backend_is_found_before_it_is_asked(shop: TinySh
         "MissingExtraError",
         "vllm is not installed; run: pip install 'manylens[vllm]'",
     )
+
+
+@pytest.mark.parametrize(
+    ("variant", "library", "extra"),
+    [
+        ("onnx_fp32", "onnx", "export"),
+        ("onnx_fp32", "onnxscript", "export"),
+        ("onnx_fp32", "onnxruntime", "export"),
+        ("onnx_int8", "nncf", "export"),
+        ("openvino_bf16", "openvino", "openvino"),
+        ("openvino_int8", "nncf", "export"),
+    ],
+)
+def test_a_missing_library_of_an_export_is_found(
+    shop: TinyShop, variant: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = load_config(shop.recipe())
+    config = load_config(shop.recipe(), [f"export.variants=[{', '.join(dict.fromkeys(('onnx_fp32', variant)))}]"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == library else name)
+    check_export(plain)
+    with pytest.raises(
+        MissingExtraError, match=rf"^{library} is not installed; run: pip install 'manylens\[{extra}\]'$"
+    ):
+        check_export(config)
+
+
+def test_an_export_needs_the_libraries_of_its_own_variants_alone(
+    shop: TinyShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("openvino", "nncf") else name)
+    check_export(load_config(shop.recipe(), ["export.variants=[onnx_fp32]"]))

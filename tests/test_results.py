@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
 import manylens
 from manylens.errors import DataError, StageError
-from manylens.results import compare_runs, evaluations, result_tables, status_table
+from manylens.results import compare_runs, evaluations, parity_of, result_tables, status_table
 from manylens.run_folder import RunFolder
+from manylens.serving.layout import VARIANTS
+from manylens.serving.parity import Parity, parity_table
 from tiny import TinyShop
 
 
@@ -110,3 +115,34 @@ def test_status_tells_what_is_done_stale_and_to_do(models: Path, tmp_path: Path)
 def test_a_folder_with_brackets_is_shown_as_it_is(copy: RunFolder) -> None:
     moved = RunFolder.open(copy.path.rename(copy.path.with_name("run[bold]")))
     assert "run[bold]" in shown(status_table(moved))
+
+
+def test_the_parity_of_an_export_is_shown_with_the_results(finished: RunFolder, exported_run: RunFolder) -> None:
+    text = shown(*result_tables(exported_run))
+    assert "lrkd-seed13 on 16 dev pairs" in text and "onnx_fp32" in text
+    assert text.endswith(shown(parity_of(exported_run)))
+    parity = json.loads((exported_run.path / "export" / "parity.json").read_text())
+    (row,) = [line.split() for line in shown(parity_of(exported_run)).splitlines() if line.strip()[:5] == "onnx_"]
+    figures = parity["variants"]["onnx_fp32"]
+    assert row[4:7] == ["1.000", f"{figures['macro_f1']:.3f}", f"{figures['ndcg']:.3f}"]
+    assert [float(cell) for cell in row[1:4]] == pytest.approx(
+        [figures["logit_max"], figures["logit_mean"], figures["gain_max"]], rel=0.1
+    )
+    assert "dev pairs" not in shown(*result_tables(finished))
+
+
+def test_a_run_that_was_not_exported_has_no_parity(copy: RunFolder, exported_run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="stage export is to do"):
+        parity_of(copy)
+    exported = RunFolder.open(shutil.copytree(exported_run.path, tmp_path / "exported"))
+    manylens.run(exported.config, ["export.fp32.labels=0.9"], folder=exported.path, until="data")
+    with pytest.raises(StageError, match="stage export is stale"):
+        parity_of(exported)
+
+
+def test_the_names_of_all_variants_fit_a_terminal_of_80_columns(exported_run: RunFolder) -> None:
+    parity = TypeAdapter(Parity).validate_json((exported_run.path / "export" / "parity.json").read_bytes())
+    figures = replace(parity.variants["onnx_fp32"], logit_max=2.3e-06, logit_mean=0.00038, gain_max=5.7e-07)
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(parity_table(replace(parity, variants=dict.fromkeys(VARIANTS, figures))))
+    assert "…" not in stream.getvalue() and all(name in stream.getvalue() for name in (*VARIANTS, "macro-F1"))

@@ -1,11 +1,11 @@
 """The pipeline: which stages there are, what each reads and writes, and when it runs again.
 
-    data ─► judge ─► curate ─► tune ─► annotate ─► embed ─► distil ─► evaluate
+    data ─► judge ─► curate ─► tune ─► annotate ─► embed ─► distil ─► evaluate ─► export
 
-What a stage does stands in `manylens.stages`; this file says in which order and when. ``tune`` and ``annotate``
-run where the recipe asks for them. A stage whose fingerprint has not changed is skipped. The fingerprint covers
-the stage's version, its sections of the recipe, the content of its input files, and the fingerprints of the
-stages before it.
+What a stage does stands in `manylens.stages`; this file says in which order and when. ``tune``, ``annotate``
+and ``export`` run where the recipe asks for them. A stage whose fingerprint has not changed is skipped. The
+fingerprint covers the stage's version, its sections of the recipe, the content of its input files, and the
+fingerprints of the stages before it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rich.markup import escape
 from manylens import inputs, stages
 from manylens.config import Config
 from manylens.data import Pairs, load_pairs
-from manylens.errors import StageError, nearest
-from manylens.preflight import check
+from manylens.errors import ConfigError, StageError, nearest
+from manylens.preflight import check, check_export
 from manylens.progress import console
 from manylens.recipe import Recipe, load_config
 from manylens.run_folder import RunFolder, fingerprint
@@ -112,6 +112,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="evaluate", version=1, sections=("evaluate", "seed"), needs=("data", "distil"), run=stages.evaluate_stage
     ),
+    Stage(
+        name="export",
+        version=1,
+        sections=("export", "seed"),
+        needs=("data", "distil", "evaluate"),
+        run=stages.export_stage,
+        active=lambda config: config.export is not None,
+    ),
 )
 
 
@@ -131,14 +139,17 @@ def fingerprints(config: Config, until: str | None = None) -> dict[str, str]:
         ManylensError: If an input file or a template is missing.
     """
     found: dict[str, str] = {}
-    tree = config.substance()
     for stage in stages_of(config):
-        sections = {name: tree[name] for name in stage.sections}
-        upstream = [found[name] for name in stage.needs if name in found]
-        found[stage.name] = fingerprint(stage.name, stage.version, sections, stage.inputs(config), upstream)
+        found[stage.name] = _fingerprint(stage, config, [found[name] for name in stage.needs if name in found])
         if stage.name == until:
             break
     return found
+
+
+def _fingerprint(stage: Stage, config: Config, upstream: Sequence[str]) -> str:
+    tree = config.substance()
+    sections = {name: tree[name] for name in stage.sections}
+    return fingerprint(stage.name, stage.version, sections, stage.inputs(config), upstream)
 
 
 def load_or_read_pairs(config: Config, folder: str | Path | None = None) -> Pairs:
@@ -187,12 +198,57 @@ def run(
     with run_folder.locked():
         wanted = fingerprints(config)
         run_folder.start(wanted)
-        for index, stage in enumerate(asked[: names.index(until) + 1 if until else None]):
+        for stage in asked[: names.index(until) + 1 if until else None]:
             if run_folder.state(stage.name, wanted[stage.name]) == "done":
                 console.print(f"[dim]{stage.name}: current, skipped[/]")
                 continue
-            console.print(f"[bold]{stage.name}[/] ─► {escape(str(run_folder.path))}/{stage.name}", soft_wrap=True)
-            run_folder.unmark(names[index:])  # What follows was made of what is about to be replaced.
-            with run_folder.running(stage.name, wanted[stage.name]) as place:
-                stage.run(run_folder, place)
+            every = [each.name for each in STAGES]
+            # What follows, asked for or not, was made of what is about to be replaced.
+            run_folder.unmark(every[every.index(stage.name) :])
+            _run_stage(stage, run_folder, wanted[stage.name])
     return run_folder
+
+
+def export(folder: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """Export the student of a finished run; no other stage runs, and none of their input files is read.
+
+    Args:
+        folder: The run folder.
+        overrides: ``"export.key=value"``.
+
+    Returns:
+        The run folder, its recipe with the section ``export``.
+
+    Raises:
+        StageError: If the run did not come to its end.
+        ConfigError: If an override is wrong, or of another section.
+        StudentError: If a variant is too far from PyTorch.
+        MissingExtraError: If an extra is not installed.
+    """
+    run_folder = RunFolder.open(folder)
+    tree = run_folder.config.model_dump(mode="json")
+    config = load_config({**tree, "export": tree["export"] or {}}, overrides)
+    if strange := [override for override in overrides if not override.startswith("export.")]:
+        raise ConfigError(
+            f"an export takes settings of its own section alone, such as export.calibration_pairs=500, "
+            f"got {', '.join(strange)}; for another: manylens run {run_folder.path / 'config.yaml'} --set ..."
+        )
+    run_folder.require("evaluate")
+    check_export(config)
+    run_folder = RunFolder(folder, config)
+    with run_folder.locked():
+        stage = STAGES[-1]
+        before = [done["fingerprint"] for name in stage.needs if (done := run_folder.done(name)) is not None]
+        wanted = _fingerprint(stage, config, before)
+        run_folder.start(run_folder.record()["wanted"] | {stage.name: wanted})
+        if run_folder.state(stage.name, wanted) == "done":
+            console.print(f"[dim]{stage.name}: current, skipped[/]")
+        else:
+            _run_stage(stage, run_folder, wanted)
+    return run_folder
+
+
+def _run_stage(stage: Stage, run_folder: RunFolder, wanted: str) -> None:
+    console.print(f"[bold]{stage.name}[/] ─► {escape(str(run_folder.path))}/{stage.name}", soft_wrap=True)
+    with run_folder.running(stage.name, wanted) as place:
+        stage.run(run_folder, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections import deque
 from typing import TYPE_CHECKING, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from manylens.config import TUNED_TEACHER, Config, StudentConfig
 from manylens.data import input_files, recorded_judgements
 from manylens.errors import ConfigError, MissingExtraError, StudentError, UnknownNameError, nearest
+from manylens.products import ProductTemplate
 from manylens.recipe import check_options
 from manylens.records import Pair
 from manylens.teacher import build_backend, load_perspective
@@ -50,6 +52,25 @@ def check(config: Config) -> None:
     """
     _check_data_and_teacher(config)
     _check_student(config)
+    check_export(config)
+
+
+def check_export(config: Config) -> None:
+    """Check that the libraries of every variant of an export are installed.
+
+    Raises:
+        MissingExtraError: If one is not.
+    """
+    if config.export is None:
+        return
+    needed = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
+    if any(variant.startswith("openvino") for variant in config.export.variants):
+        needed["openvino"] = "openvino"
+    if any(variant.endswith("int8") for variant in config.export.variants):
+        needed["nncf"] = "export"
+    for library, extra in needed.items():
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtraError(library, extra)
 
 
 def _check_data_and_teacher(config: Config) -> None:
@@ -77,11 +98,11 @@ def _check_student(config: Config) -> None:
         from transformers import AutoConfig
 
         from manylens.student.embedding import check_embedding
-        from manylens.student.encoding import ProductTemplate
         from manylens.student.extractors import build_extractor
         from manylens.student.losses import GUIDE_LOSSES
         from manylens.student.methods import get_method
         from manylens.student.pretrained import resolve_pretrained
+        from manylens.student.split import check_split
         from manylens.student.train import RESERVED_TRAINING_KEYS, TRAINING_DEFAULTS, hardware_precision
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "transformers", "train") from None
@@ -107,6 +128,7 @@ def _check_student(config: Config) -> None:
         except (OSError, ValueError) as error:
             raise StudentError(f"embed.encoder {config.embed.encoder!r} is not to be had: {error}") from error
     backbone = _backbone_config(resolve_pretrained(student.backbone), student)
+    check_split(backbone, student.split_layers)
     lengths = {"max_length": student.max_length}
     if any("texts" in method.needs for method in methods):
         lengths["earlier.augmented_length"] = student.earlier.augmented_length

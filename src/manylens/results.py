@@ -17,8 +17,9 @@ from manylens.evaluation import (
     evaluation_table,
     per_class_table,
 )
-from manylens.pipeline import STAGES, fingerprints
+from manylens.pipeline import fingerprints
 from manylens.run_folder import RunFolder
+from manylens.serving.layout import PARITY
 from manylens.teacher.panel import PanelStatistics, panel_table
 from manylens.teacher.tune import TuneReport, tune_table
 
@@ -29,7 +30,7 @@ def evaluations(run: RunFolder) -> dict[str, list[Evaluation]]:
     Raises:
         StageError: If the run did not come to its end.
     """
-    run.require(STAGES[-1].name)
+    run.require("evaluate")
     found: dict[str, list[Evaluation]] = {}
     for student in run.students():
         text = (run.path / "evaluate" / student.name / "evaluation.json").read_text(encoding="utf-8")
@@ -53,7 +54,19 @@ def result_tables(run: RunFolder) -> list[Table]:
         comparison = TypeAdapter(Comparison).validate_json(place.read_text(encoding="utf-8"))
         names = {"treatment": _title(run, config.student.method), "baseline": _title(run, baseline)}
         tables.append(comparison_table(comparison, **names))
-    return tables
+    return tables if config.export is None else [*tables, parity_of(run)]
+
+
+def parity_of(run: RunFolder) -> Table:
+    """Return the table of an export's figures against PyTorch.
+
+    Raises:
+        StageError: If the run's recipe exports nothing, or the export did not come to its end.
+    """
+    from manylens.serving.parity import Parity, parity_table
+
+    run.require("export")
+    return parity_table(TypeAdapter(Parity).validate_json((run.path / "export" / PARITY).read_bytes()))
 
 
 def compare_runs(treatment: RunFolder, baseline: RunFolder) -> Comparison:
@@ -64,7 +77,7 @@ def compare_runs(treatment: RunFolder, baseline: RunFolder) -> Comparison:
         DataError: If the runs do not have the same test pairs and labels, or as many seeds.
     """
     for run in (treatment, baseline):
-        run.require(STAGES[-1].name)
+        run.require("evaluate")
     config = treatment.config
     return compare(
         predictions_on_test(treatment, config.student.method),

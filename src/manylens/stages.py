@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from manylens import inputs
 from manylens.artefacts import judged_pairs, judgement_store_path, predictions_on_test, rationales_path
 from manylens.config import TUNED_TEACHER, Config
 from manylens.data import Pairs, load_pairs, recorded_judgements
-from manylens.evaluation import PREDICTION_SCHEMA, compare, evaluate
+from manylens.evaluation import PREDICTION_SCHEMA, Evaluation, compare, evaluate
 from manylens.files import write_json
 from manylens.progress import Meter, meter
 from manylens.run_folder import RunFolder, StudentPlace, fingerprint
@@ -202,7 +203,7 @@ def student_fingerprint(config: Config, student: StudentPlace, upstream: Mapping
     apart = {"method", "baselines", "seeds"} | ({"guide", "earlier"} - how.sections)
     if not how.extractor:
         apart |= {"extractor", "extractor_options"}
-    options = config.student.model_dump(mode="json", exclude=apart)
+    options = {name: value for name, value in config.student.substance().items() if name not in apart}
     before = upstream["embed" if how.reads_targets else "data"]
     return fingerprint("student", _STUDENT_VERSION, asdict(student), options, inputs.distil(config), before)
 
@@ -225,6 +226,44 @@ def evaluate_stage(run: RunFolder, folder: Path) -> None:
         sides = (predictions_on_test(run, config.student.method), predictions_on_test(run, baseline))
         comparison = compare(*sides, scale, config.evaluate, config.seed)
         write_json(folder / f"{config.student.method}-against-{baseline}.json", asdict(comparison))
+
+
+def export_stage(run: RunFolder, folder: Path) -> None:
+    """Export the wanted method's first student, calibrated, compared with PyTorch on dev, and its rationales."""
+    from manylens.serving.export import export_student
+    from manylens.serving.indexing import has_rationales, write_rationales
+    from manylens.student.predict import Student
+    from manylens.student.targets import Targets
+
+    config, student = run.config, run.students()[0]
+    assert config.export is not None  # The stage only runs then.
+    pairs = Pairs.read(run.path / "data" / "pairs.parquet")
+    text = (run.path / "evaluate" / student.name / "evaluation.json").read_text(encoding="utf-8")
+    temperature = TypeAdapter(Evaluation).validate_json(text).temperature
+    model = Student.load(run.path / student.place, device="cpu")
+    export_student(
+        model,
+        pairs.split("train"),
+        pairs.split("dev"),
+        config.labels.build(),
+        config.export,
+        name=student.name,
+        temperature=1.0 if temperature is None else temperature,
+        ndcg_cutoff=config.evaluate.ndcg_cutoff,
+        seed=config.seed,
+        folder=folder,
+    )
+    if has_rationales(model, student.method, config.embed):
+        write_rationales(
+            model,
+            pairs,
+            Targets.load(run.path / "embed"),
+            pq.read_table(rationales_path(run)),
+            config.embed,
+            name=student.name,
+            seed=config.seed,
+            folder=folder,
+        )
 
 
 def predictions_of(student: Student, pairs: Pairs, bar: Meter, *, zero_latents: bool = False) -> pa.Table:

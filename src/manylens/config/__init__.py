@@ -31,6 +31,7 @@ from manylens.config.data import (
     WorldData,
 )
 from manylens.config.embed import TUNED_TEACHER, EmbedConfig, Hallucination, VerdictTuning
+from manylens.config.export import ExportConfig, Tolerance
 from manylens.config.student import EarlierConfig, EvaluateConfig, GuideConfig, StudentConfig
 from manylens.config.teacher import AnnotateConfig, CurateConfig, JudgeConfig, PreferenceConfig, TuneConfig
 
@@ -45,6 +46,7 @@ __all__ = [
     "EmbedConfig",
     "EsciData",
     "EvaluateConfig",
+    "ExportConfig",
     "GuideConfig",
     "Hallucination",
     "HubData",
@@ -60,6 +62,7 @@ __all__ = [
     "StudentConfig",
     "TableData",
     "TeacherConfig",
+    "Tolerance",
     "TransformersOptions",
     "TransformersTeacher",
     "TuneConfig",
@@ -91,6 +94,7 @@ class Config(Section):
     embed: EmbedConfig = EmbedConfig()
     student: StudentConfig = StudentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig | None = None
 
     @field_validator("teacher", mode="before")
     @classmethod
