@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from benchmarks.evidence.plots import Plot, curve, draw, trade_off
 from benchmarks.evidence.stored import TABLES, Stored
+from benchmarks.pages import environment
 
 from manylens.errors import DataError
 from manylens.study.report import (
@@ -46,14 +46,7 @@ class Evidence:
 
     def render(self) -> str:
         """Return the page."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
+        pages = environment(Path(__file__).parent)
         helpers = (
             self.has,
             self.made,
@@ -65,8 +58,8 @@ class Evidence:
             self.curve,
             self.trade_off,
         )
-        environment.globals |= {helper.__name__: helper for helper in helpers}
-        return environment.get_template("evidence.md.jinja").render()
+        pages.globals |= {helper.__name__: helper for helper in helpers}
+        return pages.get_template("evidence.md.jinja").render()
 
     def draw(self, docs: Path = PAGE.parent) -> list[Path]:
         """Draw the plots that the page asked for, and return their files."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from manylens.config import Config
     from manylens.pipeline import run
     from manylens.recipe import load_config
+    from manylens.serving.scorer import Scorer
     from manylens.student.model import LatentReasoningForSequenceClassification
     from manylens.student.predict import Student
 
@@ -29,6 +30,7 @@ __all__ = [
     "ManylensError",
     "Pair",
     "Perspective",
+    "Scorer",
     "Student",
     "__version__",
     "load_config",
@@ -38,6 +40,7 @@ __all__ = [
 _LAZY = {
     "Config": "manylens.config",
     "LatentReasoningForSequenceClassification": "manylens.student.model",
+    "Scorer": "manylens.serving.scorer",
     "Student": "manylens.student.predict",
     "load_config": "manylens.recipe",
     "run": "manylens.pipeline",
