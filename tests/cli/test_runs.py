@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
@@ -93,49 +91,6 @@ def test_compare(cli: Cli, finished: RunFolder) -> None:
     assert "4 queries, 16 pairs" in result.stdout and "95% interval" in result.stdout
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    rows = [("red mug", "red mug for the home"), ("blue lamp", "green chair"), ("blue lamp", 'a "blue" lamp, orvel')]
-    with (tmp_path / "to_score.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("search", "title"), *rows])
-    return tmp_path / "to_score.csv"
-
-
-def test_score_a_run_or_a_student_gives_the_students_own_figures(
-    cli: Cli, finished: RunFolder, table: Path, tmp_path: Path
-) -> None:
-    by_run = cli("score", finished.path, table, "--column", "query=search")
-    assert (by_run.exit_code, by_run.stdout) == (0, "3 pairs ─► scores.csv\n")
-    by_student = cli("score", finished.model, table, "--column", "query=search", "--out", "scores.parquet")
-    assert by_student.exit_code == 0
-    with (tmp_path / "scores.csv").open(newline="") as stream:
-        from_csv = list(csv.DictReader(stream))
-    from_parquet = pq.read_table(tmp_path / "scores.parquet").to_pylist()
-    student = manylens.Student.load(finished.model)
-    expected = student.predict([(row["query"], row["title"]) for row in from_parquet])
-    assert [row["title"] for row in from_csv] == [row["title"] for row in from_parquet]
-    for read, row, prediction in zip(from_csv, from_parquet, expected, strict=True):
-        assert read["label"] == row["label"] == prediction.label
-        assert float(read["score"]) == pytest.approx(prediction.score, abs=1e-6)
-        assert row["score"] == pytest.approx(prediction.score, abs=1e-6)
-        assert [row[f"p_{name}"] for name in ESCI.names] == pytest.approx(
-            list(prediction.probabilities.values()), abs=1e-6
-        )
-
-
-def test_score_tells_what_is_wrong(cli: Cli, finished: RunFolder, recipe: Path, table: Path, tmp_path: Path) -> None:
-    assert_one_line(cli("score", tmp_path / "absent", table), "student", "absent")
-    assert_one_line(cli("score", finished.path, table), "query")  # The table calls it "search".
-    assert_one_line(cli("score", finished.path, tmp_path / "absent.csv"), "absent.csv")
-    assert_one_line(cli("score", finished.path, table, "--column", "query"), "a column mapping looks like")
-    assert_one_line(
-        cli("score", finished.path, table, "--column", "query=search", "--out", "scores.txt"), "as .parquet or .csv"
-    )
-    cli("run", recipe, "--until", "data")
-    assert_one_line(cli("score", "runs/tiny", table), "stage distil is to do", "run its recipe again")
-    assert not (tmp_path / "scores.csv").exists()
-
-
 @pytest.mark.parametrize("perspective", ["user_intent", "structured_analysis", "business_rules", "neutral"])
 def test_show_prompt_prints_exactly_what_the_teacher_gets(
     cli: Cli, recipe: Path, finished: RunFolder, perspective: str
@@ -205,7 +160,7 @@ def test_as_a_process(shop: TinyShop, recipe: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "tiny" / "distil" / "lrkd-seed13" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("command", [["run", "demo"], ["check", "demo"], ["score", "runs/demo", "pairs.csv"]], ids=str)
+@pytest.mark.parametrize("command", [["run", "demo"], ["check", "demo"]], ids=str)
 def test_a_missing_extra_is_one_line(command: list[str], tmp_path: Path) -> None:
     script = f"import sys; sys.modules['transformers'] = None\nfrom manylens.cli import app; app({command})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)

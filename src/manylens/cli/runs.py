@@ -29,7 +29,7 @@ def run(
         quiet_libraries()
         settings = [*(overrides or []), *([f"judge.budget={budget}"] if budget else [])]
         done = pipeline.run(recipe, settings, folder=folder, until=until)
-        if until in (None, pipeline.STAGES[-1].name):
+        if until in (None, "evaluate", "export"):
             for table in results.result_tables(done):
                 output.print(table)
             typer.echo(f"model:  {done.model}\nscore:  manylens score {done.path} PAIRS.csv --out SCORES.csv")
@@ -72,33 +72,6 @@ def compare(
 
         comparison = compare_runs(RunFolder.open(treatment), RunFolder.open(baseline))
         output.print(comparison_table(comparison, treatment=treatment.name, baseline=baseline.name))
-
-
-@app.command()
-def score(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of a student.")],
-    pairs: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSONL with a query and a title.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet file.")] = Path("scores.csv"),
-    columns: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="FIELD=COLUMN", help="Where the table names a field otherwise."),
-    ] = None,
-) -> None:
-    """Score a table of pairs: class probabilities and the expected gain of every row."""
-    with errors():
-        quiet_libraries()
-        from manylens.recipe import parse_columns
-        from manylens.run_folder import RunFolder
-        from manylens.student.predict import Student
-        from manylens.student.score import score_table
-
-        model = folder
-        if (folder / "config.yaml").is_file():
-            opened = RunFolder.open(folder)
-            opened.require("distil")
-            model = opened.model
-        rows = score_table(Student.load(model), pairs, out, parse_columns(columns or []))
-        typer.echo(f"{rows:,} pairs ─► {out}")
 
 
 @app.command("show-prompt")
