@@ -1,6 +1,17 @@
 """The command line: every command is a few lines that call the library."""
 
-from manylens.cli import batch, panel, perspectives, plan, runs, study  # noqa: F401 - importing a module adds its commands
+from manylens.cli import (  # noqa: F401 - importing a module adds its commands
+    batch,
+    panel,
+    perspectives,
+    plan,
+    precompute,
+    runs,
+    score,
+    serve,
+    serving,
+    study,
+)
 from manylens.cli.app import app
 
 __all__ = ["app"]

@@ -1,0 +1,145 @@
+"""Whose turn it is: requests that wait, and the pairs of theirs that are scored next."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.serving.tokens import EncodedPairs
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Job:
+    """A request that waits or is scored.
+
+    Attributes:
+        encoded: Its pairs.
+        table: (pairs, classes) their probabilities, as far as they are scored.
+        done: Done once all are, or one failed.
+        order: Its pairs' indices, the shortest first.
+        lengths: Their tokens, in that order.
+        taken: How many of them were taken, in that order.
+        finished: How many of them were scored.
+        spent: Tokens that it took since its turn began.
+        started: When its first batch started, by `time.perf_counter`.
+    """
+
+    encoded: EncodedPairs
+    table: NDArray[np.float32]
+    done: asyncio.Future[None]
+    order: list[int]
+    lengths: list[int]
+    taken: int = 0
+    finished: int = 0
+    spent: int = 0
+    started: float = math.inf
+
+    @classmethod
+    def of(cls, encoded: EncodedPairs, *, classes: int) -> Self:
+        """Return the job of some pairs, within a running loop."""
+        order = np.argsort(encoded.lengths, kind="stable")
+        return cls(
+            encoded=encoded,
+            table=np.empty((len(order), classes), dtype=np.float32),
+            done=asyncio.get_running_loop().create_future(),
+            order=order.tolist(),
+            lengths=encoded.lengths[order].tolist(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Union:
+    """Pairs of several requests that are cut into batches together.
+
+    Attributes:
+        rows: Of each pair the request, and its index there.
+        encoded: The pairs.
+    """
+
+    rows: list[tuple[Job, int]]
+    encoded: EncodedPairs
+
+    @classmethod
+    def of(cls, rows: list[tuple[Job, int]]) -> Self:
+        """Return the union of some pairs."""
+        encoded = EncodedPairs(
+            queries=[job.encoded.queries[index] for job, index in rows],
+            products=[job.encoded.products[index] for job, index in rows],
+            lengths=np.array([job.encoded.lengths[index] for job, index in rows], dtype=np.int64),
+        )
+        return cls(rows=rows, encoded=encoded)
+
+
+class Turns:
+    """The requests that wait, in the order of their turns.
+
+    In its turn a request gives up to `turn` tokens. One of a few pairs is so taken whole, in the order that it came,
+    and one of many goes to the back in between. Who had no turn yet goes before who had, and where both wait for long,
+    each side gets half of the tokens.
+    """
+
+    def __init__(self, turn: int) -> None:
+        """Start with none.
+
+        Args:
+            turn: Most tokens of a turn; a pair that is longer by itself is a turn too.
+        """
+        self._turn = turn
+        self._first, self._further = deque[Job](), deque[Job]()
+        #: Tokens of first turns less those of further ones, since both wait.
+        self._ahead = 0
+
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._first) + len(self._further)
+
+    def append(self, job: Job) -> None:
+        """Let a request wait."""
+        self._first.append(job)
+
+    def discard(self, job: Job) -> None:
+        """Drop what of a request still waits."""
+        if job.taken < len(job.order):
+            for jobs in (self._first, self._further):
+                if job in jobs:
+                    jobs.remove(job)
+
+    def take(self, budget: int) -> Union:
+        """Take pairs until the budget is full or nothing waits.
+
+        Args:
+            budget: Most tokens to take; the first pair is taken whatever its length.
+        """
+        rows: list[tuple[Job, int]] = []
+        room = budget
+        while self:
+            jobs = self._next()
+            job = jobs[0]
+            while job.taken < len(job.order):
+                length = job.lengths[job.taken]
+                if job.spent and job.spent + length > self._turn:
+                    break
+                if rows and length > room:
+                    return Union.of(rows)
+                rows.append((job, job.order[job.taken]))
+                room, job.spent, job.taken = room - length, job.spent + length, job.taken + 1
+                if self._first and self._further:
+                    self._ahead += length if jobs is self._first else -length
+            jobs.popleft()
+            if job.taken < len(job.order):
+                job.spent = 0
+                self._further.append(job)
+        return Union.of(rows)
+
+    def _next(self) -> deque[Job]:
+        """Return the side whose turn it is."""
+        if not self._first or not self._further:
+            self._ahead = 0
+            return self._first or self._further
+        return self._first if self._ahead <= 0 else self._further
