@@ -2,13 +2,14 @@
 # make run       set-up and the main job: the demo store, end to end
 # make test      set-up and the tests
 # make check     lint, types, layers
+# make bench     the scorer beside its peers, each in an environment of its own
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install run test test-slow check docs build clean
+.PHONY: install run test test-slow check docs bench build clean
 
 install: $(READY)
 
@@ -34,6 +35,10 @@ check: install
 
 docs: install
 	$(BIN)/mkdocs build --strict
+
+bench: install
+	$(BIN)/python -m benchmarks.serving --prepare
+	$(BIN)/python -m benchmarks.serving
 
 build: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

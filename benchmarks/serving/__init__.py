@@ -1,0 +1,1 @@
+"""The scorer against its peers on CPU: throughput, latency of requests, faithfulness, and the machine's floor."""
