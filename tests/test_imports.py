@@ -15,7 +15,7 @@ import manylens
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "sentence_transformers", "scipy", "trl", "peft", "ir_measures")
-COMMANDS = ("run", "status", "check", "compare", "score", "show-prompt")
+COMMANDS = ("run", "status", "check", "compare", "score", "export", "precompute", "show-prompt")
 PUBLIC = {
     "ESCI",
     "WANDS",
@@ -26,6 +26,7 @@ PUBLIC = {
     "ManylensError",
     "Pair",
     "Perspective",
+    "Scorer",
     "Student",
     "__version__",
     "load_config",
@@ -56,7 +57,8 @@ def heavy_after(statements: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["manylens", "manylens.cli", "manylens.recipe", "manylens.pipeline", "manylens.results"]
+    "module",
+    ["manylens", "manylens.cli", "manylens.recipe", "manylens.pipeline", "manylens.results", "manylens.serving"],
 )
 def test_importing_is_light(module: str) -> None:
     assert heavy_after(f"import {module}") == []
@@ -73,7 +75,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 
 def test_light_names_stay_light_and_heavy_ones_come_when_used() -> None:
-    assert heavy_after("import manylens; manylens.load_config('demo'), manylens.Config, manylens.run") == []
+    assert heavy_after("import manylens as m; m.load_config('demo'), m.Config, m.Scorer, m.run") == []
     assert "torch" in heavy_after("import manylens; manylens.Student")
 
 
@@ -85,7 +87,7 @@ def test_the_public_names_are_these_and_each_resolves() -> None:
         _ = manylens.studnet
 
 
-@pytest.mark.parametrize("module", ["data", "teacher", "student", "evaluation"])
+@pytest.mark.parametrize("module", ["data", "teacher", "student", "evaluation", "serving"])
 def test_the_names_of_every_folder_resolve(module: str) -> None:
     folder = importlib.import_module(f"manylens.{module}")
     assert folder.__all__ and all(getattr(folder, name) is not None for name in folder.__all__)

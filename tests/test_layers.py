@@ -13,12 +13,13 @@ import manylens
 SOURCE = Path(manylens.__file__).parent
 #: A module or folder imports only from the levels above its own, and from itself.
 LEVELS = (
-    ("_version", "errors", "records", "progress", "files"),
-    ("config", "trainer_progress"),
+    ("_version", "errors", "records", "progress", "files", "text"),
+    ("config", "products", "trainer_progress"),
     ("recipe",),
     ("data",),
     ("teacher", "student"),
     ("evaluation",),
+    ("serving",),
     ("run_folder",),
     ("artefacts", "inputs"),
     ("preflight", "stages"),
