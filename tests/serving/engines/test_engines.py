@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -132,3 +133,21 @@ def test_openvino_is_asked_for_a_precision_that_the_cpu_has(exported: Path) -> N
     file = exported / CLASSES / VARIANTS["openvino_bf16"]
     assert OpenVinoEngine(file, precision="bf16", threads=1).precision == ("bf16" if "BF16" in known else "f32")
     assert OpenVinoEngine(file, precision="u2", threads=1).precision == OpenVinoEngine(file, threads=1).precision
+
+
+def test_ctrl_c_is_an_interrupt_after_engines_have_come_and_gone(exported: Path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path
+from manylens.serving.engines import build_engine
+first, second = (build_engine(name, Path({str(exported / CLASSES)!r})) for name in ("openvino_int8", "openvino_bf16"))
+del first
+del second
+try:
+    os.kill(os.getpid(), 2)
+    time.sleep(1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -15,7 +16,7 @@ from manylens.errors import MissingExtraError, StudentError
 from manylens.serving.engines.protocol import Arrays, physical_cores
 
 if TYPE_CHECKING:
-    from openvino import InferRequest
+    from openvino import Core, InferRequest
 
 
 class OpenVinoEngine:
@@ -65,10 +66,10 @@ class OpenVinoEngine:
     def _compile(self, streams: int) -> SimpleQueue[InferRequest]:
         """Return one request a stream."""
         try:
-            import openvino
+            import openvino  # noqa: F401 - the core needs it
         except ModuleNotFoundError:
             raise MissingExtraError("openvino", "openvino") from None
-        core = openvino.Core()
+        core = _core()
         options: dict[str, Any] = {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": self.streams,
@@ -90,3 +91,11 @@ class OpenVinoEngine:
         for _ in range(streams):
             requests.put(compiled.create_infer_request())
         return requests
+
+
+@cache
+def _core() -> Core:
+    """Return the process's one core: of two, the one that is freed last leaves a signal stack that is freed already."""
+    import openvino
+
+    return openvino.Core()
