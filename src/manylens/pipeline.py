@@ -202,9 +202,8 @@ def run(
             if run_folder.state(stage.name, wanted[stage.name]) == "done":
                 console.print(f"[dim]{stage.name}: current, skipped[/]")
                 continue
-            every = [each.name for each in STAGES]
             # What follows, asked for or not, was made of what is about to be replaced.
-            run_folder.unmark(every[every.index(stage.name) :])
+            run_folder.unmark(later.name for later in STAGES[STAGES.index(stage) :])
             _run_stage(stage, run_folder, wanted[stage.name])
     return run_folder
 

@@ -6,11 +6,14 @@ a pair from one *perspective*, and a *label scale* orders the relevance labels a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from manylens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -222,3 +225,18 @@ class Prediction:
     label: str
     probabilities: Mapping[str, float]
     score: float
+
+    @classmethod
+    def of(cls, labels: Sequence[str], row: NDArray[Any], score: float) -> Self:
+        """Return the prediction of a pair.
+
+        Args:
+            labels: The classes, best first.
+            row: (classes,) their probabilities.
+            score: The expected gain.
+        """
+        return cls(
+            label=labels[int(row.argmax())],
+            probabilities=dict(zip(labels, row.tolist(), strict=True)),
+            score=float(score),
+        )

@@ -128,7 +128,7 @@ def trace_parts(
         _write(part(student), segment, dict.fromkeys(segment, "tokens"), ["states"], path, opset=opset)
     (rows, tokens), hidden = _EXAMPLE, student.config.backbone_config.hidden_size
     both: dict[str, Tensor] = {}
-    # And two axes of one length for one axis.
+    # Of unlike lengths, so that neither axis can be taken for the other.
     for side, length in (("query", tokens - 1), ("product", tokens)):
         both[f"{side}_states"] = torch.zeros(rows, length, hidden)
         both[f"{side}_mask"] = torch.ones(rows, length, dtype=torch.int64)

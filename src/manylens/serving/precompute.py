@@ -19,10 +19,10 @@ from manylens.errors import StudentError
 from manylens.progress import meter
 from manylens.records import Pair
 from manylens.serving.filling import Entry, StateWriter
-from manylens.serving.states import Precision, StateStore, StoreCard, text_digest
+from manylens.serving.states import Precision, StateStore, StoreCard
 from manylens.student.predict import Student
 from manylens.student.split import LowerProduct
-from manylens.text import well_formed
+from manylens.text import text_digest, well_formed
 
 #: Products that are read, computed and made safe at a time.
 _ROWS = 1024

@@ -190,14 +190,8 @@ class Scorer:
             StudentError: If a product has an unknown field or no title, or a field is not text.
         """
         table = self.probabilities(_records(pairs))
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())],
-                probabilities=dict(zip(self.labels, row.tolist(), strict=True)),
-                score=float(score),
-            )
-            for row, score in zip(table, self._scores(table), strict=True)
-        ]
+        scores = self.expected_gains(table)
+        return [Prediction.of(self.labels, row, score) for row, score in zip(table, scores, strict=True)]
 
     def score(self, pairs: Iterable[Pair | tuple[str, Product]]) -> NDArray[np.float32]:
         """Return the expected gains of pairs, ``sum_c p(c) gain(c)``, in their order.
@@ -211,7 +205,12 @@ class Scorer:
         Raises:
             StudentError: If a product has an unknown field or no title, or a field is not text.
         """
-        return self._scores(self.probabilities(_records(pairs)))
+        return self.expected_gains(self.probabilities(_records(pairs)))
+
+    def expected_gains(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the expected gains (pairs,) of probabilities (pairs, classes)."""
+        scores: NDArray[np.float32] = (table @ self.gains).astype(np.float32)
+        return scores
 
     def rank(self, query: str, products: Sequence[Product], top_k: int | None = None) -> list[Ranked]:
         """Rank products for a query by the expected gain.
@@ -229,7 +228,7 @@ class Scorer:
         """
         _at_least(1, top_k=top_k)
         table = self.probabilities(_records((query, product) for product in products))
-        scores = self._scores(table)
+        scores = self.expected_gains(table)
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [
             Ranked(index=int(index), score=float(scores[index]), label=self.labels[int(table[index].argmax())])
@@ -312,10 +311,6 @@ class Scorer:
         table[batch.pairs] = outputs["probabilities"]
         if latents is not None:
             latents[batch.pairs] = outputs["latents"]
-
-    def _scores(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = (table @ self.gains).astype(np.float32)
-        return scores
 
 
 def _at_least(least: int, **options: int | None) -> None:

@@ -20,9 +20,9 @@ from manylens.records import Pair
 from manylens.serving.batches import cut
 from manylens.serving.engines import Engine, OnnxEngine
 from manylens.serving.layout import PARTS, Card, part_file
-from manylens.serving.states import StateStore, text_digest
+from manylens.serving.states import StateStore
 from manylens.serving.tokens import Ids, PairTokenizer
-from manylens.text import well_formed
+from manylens.text import text_digest, well_formed
 
 #: What the lower parts read.
 _INPUTS = ("input_ids", "attention_mask")
@@ -219,7 +219,6 @@ def open_split(
             f"the parts of a split student are exported as onnx_fp32 and onnx_int8, got {variant}; take one of them"
         )
     tokenizer = SegmentTokenizer.load(folder, _INPUTS, cache_products=cache_products)
-    assert isinstance(tokenizer, SegmentTokenizer)
     store = None if states is None else StateStore.open(states, student=card.lower_fingerprint)
     lower_query, lower_product, upper = (
         OnnxEngine(folder / part_file(part, variant), threads=threads) for part in PARTS

@@ -16,7 +16,6 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -45,11 +44,6 @@ CREATE TABLE IF NOT EXISTS products (
 FIND = "SELECT start, tokens, digest, written_by FROM products WHERE product_id = ? AND locale = ?"
 _FIND_ANYWHERE = "SELECT start, tokens FROM products WHERE product_id = ? LIMIT 2"
 _FIND_TEXT = "SELECT start, tokens FROM products WHERE product_id = ? AND digest = ?"
-
-
-def text_digest(text: str) -> bytes:
-    """Return 16 bytes that tell a product's rendered, well-formed text from another."""
-    return blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,9 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from manylens.errors import MissingExtraError, StudentError
 from manylens.products import PRODUCT_LENGTH_KEY, TEMPLATE_KEY, ProductTemplate
 from manylens.records import Pair
-from manylens.text import well_formed
+from manylens.text import text_digest, well_formed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -107,7 +106,7 @@ class PairTokenizer:
         self._cache = _Cache(cache_products)
 
     @classmethod
-    def load(cls, folder: str | Path, inputs: Iterable[str], *, cache_products: int = 0) -> PairTokenizer:
+    def load(cls, folder: str | Path, inputs: Iterable[str], *, cache_products: int = 0) -> Self:
         """Return the tokenizer that a student or an export was saved with.
 
         Args:
@@ -225,7 +224,7 @@ class _Cache:
     def keys(self, texts: Sequence[str]) -> Sequence[bytes | str]:
         if not self._size:
             return texts
-        return [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        return [text_digest(text) for text in texts]
 
     def get(self, keys: Iterable[bytes | str]) -> dict[bytes | str, Ids]:
         found = {}

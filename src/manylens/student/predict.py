@@ -144,14 +144,7 @@ class Student:
             StudentError: If a product has an unknown field or no title, or a field is not text.
         """
         records = [pair if isinstance(pair, Pair) else as_pair(*pair) for pair in pairs]
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())],
-                probabilities=dict(zip(self.labels, row.tolist(), strict=True)),
-                score=float(row @ self.gains),
-            )
-            for row in self.probabilities(records)
-        ]
+        return [Prediction.of(self.labels, row, row @ self.gains) for row in self.probabilities(records)]
 
 
 def _array(tensor: Tensor | None) -> NDArray[np.float32]:

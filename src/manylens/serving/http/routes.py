@@ -30,7 +30,7 @@ from manylens.serving.http.contracts import (
 )
 from manylens.serving.http.errors import RequestError
 from manylens.serving.http.models import Loaded, Models
-from manylens.serving.http.scoring import check_count, check_lengths, expected_gains, pairs_of, score
+from manylens.serving.http.scoring import check_count, check_lengths, pairs_of, score
 
 #: How each way to refuse a request is described in /docs.
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -93,7 +93,7 @@ def scoring_router(models: Models) -> APIRouter:
     async def rank_documents(request: Request, body: DocumentsRequest) -> Response:
         model = models.get(body.model)
         outcome = await score(request, models, model, pairs_of(body.query, body.documents, settings))
-        scores = expected_gains(model, outcome.table)
+        scores = model.scorer.expected_gains(outcome.table)
         order = np.argsort(-scores, kind="stable")[: body.most]
         results: list[dict[str, Any]] = [
             {"index": index, "relevance_score": value}
@@ -121,7 +121,7 @@ def scoring_router(models: Models) -> APIRouter:
     async def rank_texts(request: Request, body: TextsRequest) -> Response:
         model = models.get(body.model)
         outcome = await score(request, models, model, pairs_of(body.query, body.texts, settings))
-        scores = expected_gains(model, outcome.table)
+        scores = model.scorer.expected_gains(outcome.table)
         order = np.argsort(-scores, kind="stable")
         results: list[dict[str, Any]] = [
             {"index": index, "score": value}
@@ -161,7 +161,7 @@ def _ranked_classes(model: Loaded, row: list[float]) -> list[dict[str, Any]]:
 
 def _classification(model: Loaded, outcome: Outcome) -> dict[str, Any]:
     labels = model.scorer.labels
-    best, scores = outcome.table.argmax(axis=1).tolist(), expected_gains(model, outcome.table).tolist()
+    best, scores = outcome.table.argmax(axis=1).tolist(), model.scorer.expected_gains(outcome.table).tolist()
     return {
         "model": model.name,
         "usage": _usage(outcome),

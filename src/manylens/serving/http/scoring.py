@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 
 from manylens.records import Pair
 from manylens.serving.http.batcher import BackendError, Outcome, OverloadedError
@@ -91,12 +89,6 @@ async def score(request: Request, models: Models, model: Loaded, pairs: Sequence
     stages = {"queue": outcome.queue, "tokenization": outcome.tokenisation, "inference": outcome.inference}
     models.metrics.scored(model.name, len(pairs), outcome.tokens, stages)
     return outcome
-
-
-def expected_gains(model: Loaded, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the expected gains of pairs from their probabilities (pairs, classes)."""
-    scores: NDArray[np.float32] = (table @ model.scorer.gains).astype(np.float32)
-    return scores
 
 
 def _timeout(request: Request, most: float) -> float:
