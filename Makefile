@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# A process of tests for each core; plain `pytest` runs them in one.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 
 .PHONY: install run test test-slow check docs bench build clean
 
@@ -22,10 +24,10 @@ run: install
 	$(BIN)/manylens run recipes/demo.yaml
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 check: install
 	$(BIN)/ruff check .

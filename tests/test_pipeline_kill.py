@@ -108,7 +108,7 @@ def _kill_within(context: ForkServerContext, recipe: dict[str, Any], run: Path, 
     return process.exitcode == -signal.SIGKILL and not (run / stage / "done.json").exists()
 
 
-@pytest.mark.parametrize("stage", ["judge", "embed", "distil"])
+@pytest.mark.parametrize("stage", ["judge", pytest.param("embed", marks=pytest.mark.slow), "distil"])
 def test_kill_9_and_the_same_command_end_as_an_undisturbed_run(
     stage: str, recipe: dict[str, Any], undisturbed: RunFolder, context: ForkServerContext, tmp_path: Path
 ) -> None:

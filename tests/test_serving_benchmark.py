@@ -161,6 +161,7 @@ def test_a_system_that_fails_says_why(scored: Path, tmp_path: Path) -> None:
             client.ask("score")
 
 
+@pytest.mark.slow
 def test_a_run_times_what_is_there_and_says_what_is_not(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -103,7 +104,7 @@ class Workers:
         try:
             try:
                 for part in parts:
-                    waiting.append((part, self._executor.submit(self._score, part.pairs.serialize().to_pybytes())))
+                    waiting.append((part, self._submit(part)))
                     if len(waiting) == self.window:
                         yield _first(waiting)
             except DataError:  # What was read before the bad row is handed back first.
@@ -118,6 +119,10 @@ class Workers:
                 "same again: it goes on after the finished shards"
             ) from None
 
+    def _submit(self, part: Part) -> Future[NDArray[np.float32]]:
+        with _interrupt_held():  # The first part starts the processes.
+            return self._executor.submit(self._score, part.pairs.serialize().to_pybytes())
+
     def __enter__(self) -> Self:
         """Return the workers."""
         return self
@@ -129,6 +134,19 @@ class Workers:
         self._executor.shutdown(cancel_futures=True)
         if self._scorer is not None:
             self._scorer.close()
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Hold Ctrl-C back, for this thread and the processes that it starts, which would tell of it while they import."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows.
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _first(waiting: deque[tuple[Part, Future[NDArray[np.float32]]]]) -> tuple[Part, NDArray[np.float32]]:
@@ -150,6 +168,8 @@ def _start(model: str, variant: str, threads: int) -> None:
     """Load the scorer of a worker."""
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group, and ends workers without a word.
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Held by `_interrupt_held` until here.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # The tokenizer's threads, else one for each core.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

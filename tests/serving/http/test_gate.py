@@ -179,7 +179,7 @@ def test_a_fault_of_ours_is_500_without_a_word(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = serve()
-    monkeypatch.setattr("manylens.serving.http.routes.expected_gains", lambda model, table: 1 / 0)
+    monkeypatch.setattr("manylens.serving.scorer.Scorer.expected_gains", lambda scorer, table: 1 / 0)
     caplog.set_level(logging.INFO, "manylens.serving")
     answer = client.post("/rerank", json=BODY, headers={"x-request-id": "7"})
     assert seen(answer) == error(500, "the server failed; its log says why", "Internal")
