@@ -252,7 +252,7 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        segments = self._segments(input_ids)
+        segments = self.segments(input_ids)
         if self.config.split_layers:
             states = split_states(self.backbone, input_ids, attention_mask, segments, self.config.split_layers)
         else:
@@ -307,7 +307,12 @@ class LatentReasoningForSequenceClassification(PreTrainedModel):
         mask = mask.reshape(latents.shape[:2]).bool()
         return guide_loss(self.config.guide_loss, latents, targets, mask, temperature=self.config.guide_temperature)
 
-    def _segments(self, input_ids: Tensor) -> Tensor:
+    def segments(self, input_ids: Tensor) -> Tensor:
+        """Return 0 for a token of the query and 1 for one of the product, which begins behind the first [SEP].
+
+        Args:
+            input_ids: (batch, tokens).
+        """
         # Found from [SEP], not token_type_ids, which many backbones do not have.
         is_separator = (input_ids == self.config.separator_token_id).long()
         return torch.clamp(is_separator.cumsum(dim=1) - is_separator, max=1)
