@@ -11,77 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from manylens.config import ExportConfig
-from manylens.data import Pairs
 from manylens.errors import StudentError
 from manylens.records import ESCI
 from manylens.serving import Scorer
-from manylens.serving.export import export_student
 from manylens.serving.layout import CARD, CLASSES, PARTS, RANKING, Card, part_file
-from manylens.serving.precompute import lower_fingerprint, precompute
+from manylens.serving.precompute import lower_fingerprint
 from manylens.serving.split import SegmentTokenizer, open_split
-from manylens.student import Student
 from manylens.student.encoding import PairEncoder
-from student.build import TEMPLATE, WORDS, make_model, make_pair, make_pairs, make_tokenizer
+from serving.splitting import PAIRS, QUERIES, SPLIT_VARIANTS, TITLES, make_student
+from student.build import TEMPLATE, make_pair, make_tokenizer
 
-TITLES = {
-    f"p{number}": " ".join(WORDS[(number + place) % 9] for place in range(1 + number % 17)) for number in range(40)
-}
-QUERIES = ["red", "blue shoe", "hat ? 10", " ".join(WORDS[:9] * 3)]
-#: Products that are stored, some of them cut, with every query; the last is cut too.
-PAIRS = [make_pair(query, title, product_id=name) for name, title in TITLES.items() for query in QUERIES]
 #: One that is not in the store, one of which it has another text, and one without an id.
 OTHERS = [make_pair("red", "lamp", product_id="p99"), make_pair("red", "lamp", product_id="p3"), ("red", "lamp")]
-VARIANTS = ("onnx_fp32", "onnx_int8")
-
-
-def make_student(seed: int = 0) -> Student:
-    """Return a split student whose positions matter, and whose classes depend on the pair."""
-    model = make_model(seed, split_layers=1, extractor="poly", extractor_options={"codes": 3})
-    with torch.no_grad():
-        for name in ("position_embeddings", "token_type_embeddings"):
-            nn.init.normal_(getattr(model.backbone.embeddings, name).weight)
-        model.classifier.weight.mul_(12)
-    student = Student(model, PairEncoder(make_tokenizer(), TEMPLATE, 24, 12))
-    with torch.no_grad():
-        model.classifier.bias -= torch.from_numpy(student.logits(PAIRS).mean(axis=0))
-    return student
-
-
-@pytest.fixture(scope="module")
-def split_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "export"
-    folder.mkdir()
-    pairs = Pairs.from_records(make_pairs(48))
-    options = ExportConfig(variants=VARIANTS, calibration_pairs=8)
-    figures = export_student(
-        make_student(),
-        pairs,
-        pairs,
-        ESCI,
-        options,
-        name="lrkd",
-        temperature=1.25,
-        ndcg_cutoff=10,
-        seed=0,
-        folder=folder,
-    )
-    assert list(figures.variants) == ["onnx_fp32", "onnx_int8", "onnx_fp32_parts", "onnx_int8_parts"]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A store in each precision."""
-    folder = tmp_path_factory.mktemp("stores")
-    lines = [json.dumps({"product_id": name, "title": title, "locale": "us"}) for name, title in TITLES.items()]
-    (folder / "products.jsonl").write_text("\n".join(lines))
-    for precision in ("fp16", "int8"):
-        precompute(make_student(), folder / "products.jsonl", folder / precision, precision=precision)
-    return {precision: folder / precision for precision in ("fp16", "int8")}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +41,7 @@ def test_the_card_and_the_parity_gate_know_the_parts(split_export: Path) -> None
     assert (card.split_layers, card.product_length) == (1, 12)
     assert card.lower_fingerprint == lower_fingerprint(make_student())
     for part in PARTS:
-        assert all((split_export / CLASSES / part_file(part, variant)).is_file() for variant in VARIANTS)
+        assert all((split_export / CLASSES / part_file(part, variant)).is_file() for variant in SPLIT_VARIANTS)
         assert not (split_export / RANKING / part_file(part, "onnx_fp32")).exists()
     figures = json.loads((split_export / "parity.json").read_text())["variants"]
     assert figures["onnx_fp32_parts"]["logit_max"] < 1e-4 and figures["onnx_fp32_parts"]["gain_max"] < 1e-4

@@ -19,6 +19,10 @@ def score(
         Path, typer.Option("--out", "-o", help="A folder for Parquet shards, or a .csv or .parquet file.")
     ] = Path("scores.csv"),
     variant: Annotated[str | None, typer.Option(help="Such as onnx_int8 or torch; the fastest one by default.")] = None,
+    states: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="What precompute stored of the products, for a split student's export."),
+    ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option("--column", metavar="FIELD=COLUMN", help="Where the table names a field otherwise."),
@@ -33,11 +37,13 @@ def score(
         from manylens.serving.catalogue import score_catalogue
 
         report = score_catalogue(
-            _folder(model, variant),
+            # States are for an export, so that there is no falling back on the student.
+            _folder(model, variant) if states is None else model,
             pairs,
             out,
             columns=parse_columns(columns or []),
             variant=variant,
+            states=states,
             workers=workers,
             threads=threads,
             rows_per_shard=rows_per_shard,

@@ -19,6 +19,14 @@ def serve(
             envvar="MANYLENS_MODELS",
         ),
     ],
+    states: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE",
+            help="What precompute stored for a split student, as PATH or, with several models, NAME=PATH.",
+            envvar="MANYLENS_STATES",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.", envvar="MANYLENS_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", envvar="MANYLENS_PORT", min=0)] = 8080,
     variant: Annotated[
@@ -92,6 +100,12 @@ def serve(
     drain_s: Annotated[
         int, typer.Option(help="How long accepted requests may take after that.", envvar="MANYLENS_DRAIN_S", min=0)
     ] = 30,
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel/--no-otel", help="Whether OpenTelemetry traces requests, as OTEL_* say.", envvar="MANYLENS_OTEL"
+        ),
+    ] = False,
     log_level: Annotated[
         str, typer.Option(help="debug, info, warning or error.", envvar="MANYLENS_LOG_LEVEL")
     ] = "info",
@@ -100,7 +114,7 @@ def serve(
     with errors():
         try:
             from manylens.serving.http.server import serve as run
-            from manylens.serving.http.settings import Settings, parse_models
+            from manylens.serving.http.settings import Settings, parse_models, parse_states
         except ModuleNotFoundError as error:
             from manylens.errors import MissingExtraError
 
@@ -110,8 +124,10 @@ def serve(
         levels = ("debug", "info", "warning", "error")
         if log_level not in levels:
             raise UnknownNameError("log level", log_level, levels)
+        folders = parse_models(models)
         settings = Settings(
-            models=parse_models(models),
+            models=folders,
+            states=parse_states(states or [], folders),
             host=host,
             port=port,
             variant=variant,
@@ -132,5 +148,6 @@ def serve(
             keep_alive=keep_alive_s,
             drain_delay=drain_delay_s,
             drain=drain_s,
+            otel=otel,
         )
         run(settings, log_level=log_level)

@@ -16,7 +16,7 @@ from manylens.data import iter_unlabelled
 from manylens.data.readers import FORMATS, require_file
 from manylens.errors import StudentError
 from manylens.progress import meter
-from manylens.serving.layout import CARD, TORCH, VARIANTS, classes_folder
+from manylens.serving.layout import CARD, PARTS, TORCH, VARIANTS, classes_folder, part_file
 from manylens.serving.shards import WRITERS, ScoreCard, ShardFolder
 from manylens.serving.workers import Part, Workers
 
@@ -48,6 +48,7 @@ def score_catalogue(
     *,
     columns: Mapping[str, str | Sequence[str]] | None = None,
     variant: str | None = None,
+    states: str | Path | None = None,
     workers: int = 1,
     threads: int | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
@@ -65,6 +66,8 @@ def score_catalogue(
             class; ``score``, the expected gain.
         columns: From our field to the table's column, as ``data.columns`` of a recipe.
         variant: As `Scorer.load` has it.
+        states: As `Scorer.load` has it. Rounded states change the last digits of the scores, so that one folder's are
+            all with a store of one precision, or all without.
         workers: Processes that score; 1 scores in this one. More than 1 are started anew, so a script that calls this
             needs ``if __name__ == "__main__":``.
         threads: Cores of each; ``None`` deals out the physical ones.
@@ -73,19 +76,21 @@ def score_catalogue(
     Raises:
         DataError: If the table cannot be read or a row is bad; the finished shards stay.
         MissingExtraError: If the engine's library is not installed.
-        StudentError: If there is no such model, `out` has another ending or holds other scores, or a worker died.
+        StudentError: If there is no such model, the store is not for it, `out` has another ending or holds other
+            scores, or a worker died.
     """
     for name, value in (("workers", workers), ("rows_per_shard", rows_per_shard)):
         if value < 1:
             raise StudentError(f"{name} must be at least 1, got {value}")
     place = _shards_of(out)
     found = require_file(source).stat()
-    with Workers(model, workers=workers, threads=threads, variant=variant) as pool:
+    with Workers(model, workers=workers, threads=threads, variant=variant, states=states) as pool:
         card = ScoreCard(
             source=(found.st_size, found.st_mtime_ns),
-            model=model_fingerprint(model, pool.variant),
+            model=model_fingerprint(model, pool.variant, parts=states is not None),
             columns={name: each if isinstance(each, str) else list(each) for name, each in (columns or {}).items()},
             rows_per_shard=rows_per_shard,
+            states_precision=pool.precision,
         )
         with ShardFolder(place, card) as folder:
             if folder.joined is not None and out.is_file():  # Killed while the shards were removed.
@@ -99,19 +104,21 @@ def score_catalogue(
     return report
 
 
-def model_fingerprint(model: str | Path, variant: str) -> str:
+def model_fingerprint(model: str | Path, variant: str, *, parts: bool = False) -> str:
     """Return the SHA-256 of all files that a model's scores follow from.
 
     Args:
         model: What `Scorer.load` takes.
         variant: What it loaded of that.
+        parts: Whether a split student's parts are run, and not its whole graph.
     """
     folder = Path(model) if variant == TORCH else classes_folder(model)
     if variant == TORCH:
         files = [file for pattern in ("config.json", "*.safetensors", "*.bin") for file in folder.glob(pattern)]
     else:
-        graph = folder / VARIANTS[variant]
-        files = [folder / CARD, *graph.parent.glob(f"{graph.stem}.*")]
+        names = [part_file(part, variant) for part in PARTS] if parts else [VARIANTS[variant]]
+        graphs = [folder / name for name in names]
+        files = [folder / CARD, *(file for graph in graphs for file in graph.parent.glob(f"{graph.stem}.*"))]
     digest = hashlib.sha256(variant.encode("utf-8"))
     for file in sorted([*files, *folder.glob("tokenizer*.json")]):
         with file.open("rb") as content:

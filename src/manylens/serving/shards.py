@@ -38,6 +38,8 @@ class ScoreCard:
         model: The model's fingerprint.
         columns: From our field to the table's column.
         rows_per_shard: Rows of every shard but the last.
+        states_precision: How the store keeps the states that products come from; ``None`` without one. Whose states
+            they are follows from `model`.
         format: Version of this layout.
     """
 
@@ -45,6 +47,7 @@ class ScoreCard:
     model: str
     columns: Mapping[str, str | Sequence[str]]
     rows_per_shard: int
+    states_precision: str | None = None
     format: int = _FORMAT
 
 

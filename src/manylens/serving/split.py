@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from manylens.errors import StudentError
 from manylens.records import Pair
 from manylens.serving.batches import cut
+from manylens.serving.encoded import Encoded
 from manylens.serving.engines import Engine, OnnxEngine
 from manylens.serving.layout import PARTS, Card, part_file
-from manylens.serving.states import StateStore
+from manylens.serving.states import Precision, StateStore
 from manylens.serving.tokens import Ids, PairTokenizer
 from manylens.text import text_digest, well_formed
 
@@ -38,7 +39,7 @@ class Reader(Protocol):
     max_length: int
 
     def encode(self, pairs: Sequence[Pair]) -> Any:  # noqa: ANN401 - each has its own
-        """Return what `batch` takes, with ``lengths`` (pairs,), the tokens of each pair."""
+        """Return what `batch` takes, an `Encoded` of one kind."""
         ...
 
     def batch(
@@ -52,7 +53,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EncodedStates:
+class EncodedStates(Encoded):
     """The lower states of pairs.
 
     Attributes:
@@ -135,6 +136,11 @@ class SplitReader:
             "product_states": product_states,
             "product_mask": product_mask,
         }
+
+    @property
+    def precision(self) -> Precision | None:
+        """How the store keeps its states; ``None`` without one."""
+        return None if self._store is None else self._store.card.precision
 
     def close(self) -> None:
         """Close the store."""

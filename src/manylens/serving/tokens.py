@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from manylens.errors import MissingExtraError, StudentError
 from manylens.products import PRODUCT_LENGTH_KEY, TEMPLATE_KEY, ProductTemplate
 from manylens.records import Pair
+from manylens.serving.encoded import Encoded
 from manylens.text import text_digest, well_formed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EncodedPairs:
+class EncodedPairs(Encoded):
     """Token ids of pairs, cut to fit, without special tokens and padding.
 
     Attributes:

@@ -53,10 +53,19 @@ class Workers:
         labels: The classes, best first.
         gains: (classes,) their gains.
         variant: What is run, such as ``onnx_int8``.
+        precision: How the store of states keeps them; ``None`` without one.
         window: Most parts that are read and not yet handed back.
     """
 
-    def __init__(self, model: str | Path, *, workers: int, threads: int | None, variant: str | None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        workers: int,
+        threads: int | None,
+        variant: str | None,
+        states: str | Path | None = None,
+    ) -> None:
         """Load the model; processes start with the first part.
 
         Args:
@@ -64,16 +73,18 @@ class Workers:
             workers: Processes; 1 is this one.
             threads: Cores of each; ``None`` deals out the physical ones.
             variant: As `Scorer.load` has it.
+            states: As `Scorer.load` has it; every process maps the same files.
 
         Raises:
             MissingExtraError: If the engine's library is not installed.
-            StudentError: If there is no such model or variant.
+            StudentError: If there is no such model or variant, or the store is not for it.
         """
         if threads is None:
             threads = max(1, physical_cores() // workers)
-        scorer = Scorer.load(model, variant=variant, threads=threads)
+        scorer = Scorer.load(model, variant=variant, states=states, threads=threads)
         assert scorer.variant is not None  # Those that were loaded have one.
         self.labels, self.gains, self.variant = scorer.labels, scorer.gains, scorer.variant
+        self.precision = None if scorer.states is None else scorer.states.precision
         self._scorer: Scorer | None = None
         self._executor: Executor
         self._score: Callable[[bytes], NDArray[np.float32]]
@@ -83,8 +94,9 @@ class Workers:
         else:
             scorer.close()
             self.window, self._score = 2 * workers, _probabilities_here
+            store = None if states is None else str(states)
             self._executor = ProcessPoolExecutor(
-                workers, get_context("spawn"), initializer=_start, initargs=(str(model), self.variant, threads)
+                workers, get_context("spawn"), initializer=_start, initargs=(str(model), self.variant, store, threads)
             )
 
     def score(self, parts: Iterable[Part]) -> Iterator[tuple[Part, NDArray[np.float32]]]:
@@ -164,7 +176,7 @@ def _probabilities_here(pairs: bytes) -> NDArray[np.float32]:
     return _probabilities(_scorer, pairs)
 
 
-def _start(model: str, variant: str, threads: int) -> None:
+def _start(model: str, variant: str, states: str | None, threads: int) -> None:
     """Load the scorer of a worker."""
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group, and ends workers without a word.
@@ -173,7 +185,7 @@ def _start(model: str, variant: str, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # The tokenizer's threads, else one for each core.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    _scorer = Scorer.load(model, variant=variant, threads=threads)
+    _scorer = Scorer.load(model, variant=variant, states=states, threads=threads)
 
 
 def _end_with_parent() -> None:

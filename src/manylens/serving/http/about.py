@@ -93,5 +93,8 @@ def _model_info(model: Loaded) -> dict[str, Any]:
         "gains": scorer.gains.tolist(),
         "max_length": scorer.tokenizer.max_length,
         "streams": scorer.engine.streams,
+        "states": None
+        if scorer.states is None
+        else {"precision": scorer.states.precision, "hits": scorer.states.hits, "misses": scorer.states.misses},
         "created": model.created,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from manylens._version import __version__
+from manylens.errors import MissingExtraError
 from manylens.serving.http import errors
 from manylens.serving.http.about import Readiness, about_router
 from manylens.serving.http.explain import explaining_router
@@ -23,19 +24,27 @@ from manylens.serving.http.routes import scoring_router
 from manylens.serving.http.settings import Settings
 from manylens.serving.scorer import Scorer
 
+if TYPE_CHECKING:
+    from manylens.serving.http.tracing import Spans
 
-def create_app(settings: Settings, load: Callable[[Path], Scorer] | None = None) -> FastAPI:
+#: FastAPI's own spans and logs have the URL's query and what was invalid; `Tracing` has neither. Old ones ignore this.
+_NO_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
+
+
+def create_app(settings: Settings, load: Callable[..., Scorer] | None = None) -> FastAPI:
     """Load the models and return the application that serves them.
 
     Its ``state`` has ``models`` and ``readiness``.
 
     Args:
         settings: What the operator decided.
-        load: Loads a model's folder; ``None`` means `Scorer.load` with the settings.
+        load: As `Models` takes it.
 
     Raises:
         ManylensError: If a model cannot be loaded.
+        MissingExtraError: If requests are to be traced, and OpenTelemetry is not installed.
     """
+    spans = _spans() if settings.otel else None
     metrics = Metrics()
     models, readiness = Models(settings, metrics, load), Readiness()
     metrics.watch_queue(lambda: ((model.name, model.batcher.pairs) for model in models))
@@ -44,6 +53,8 @@ def create_app(settings: Settings, load: Callable[[Path], Scorer] | None = None)
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await models.close()
+        if spans is not None:
+            await spans.close()
 
     app = FastAPIOffline(
         title="manylens",
@@ -52,6 +63,7 @@ def create_app(settings: Settings, load: Callable[[Path], Scorer] | None = None)
         lifespan=lifespan,
         redoc_url=None,
         strict_content_type=False,
+        telemetry=_NO_TELEMETRY,
         exception_handlers={
             errors.RequestError: errors.on_refused,
             RequestValidationError: errors.on_invalid,
@@ -65,4 +77,17 @@ def create_app(settings: Settings, load: Callable[[Path], Scorer] | None = None)
     if settings.page:
         app.include_router(page_router())
     app.add_middleware(Gate, settings=settings, metrics=metrics)
+    if spans is not None:
+        from manylens.serving.http.tracing import Tracing
+
+        app.add_middleware(Tracing, tracer=spans.tracer)  # The last one is around the others.
     return app
+
+
+def _spans() -> Spans:
+    """Return what traces requests; nothing else imports OpenTelemetry."""
+    try:
+        from manylens.serving.http.tracing import Spans
+    except ModuleNotFoundError:  # Of what part does not matter: other libraries bring some of it.
+        raise MissingExtraError("opentelemetry", "otel") from None
+    return Spans()

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from manylens.records import Pair
 from manylens.serving.batches import Batch, cut
+from manylens.serving.encoded import Encoded
 from manylens.serving.explain import Variants, verbatim
 from manylens.serving.http.turns import Job, Turns, Union
 from manylens.serving.scorer import Scorer
 from manylens.serving.split import Reader
-from manylens.serving.tokens import EncodedPairs
 
 #: Threads that tokenise; tokenizers releases the lock of the interpreter, the template does not.
 _TOKENISERS = 2
@@ -60,6 +60,7 @@ class Outcome:
         queue: Seconds until its first batch started, those of tokenising aside.
         tokenisation: Seconds that its pairs were tokenised.
         inference: Seconds from the start of its first batch to the end of its last.
+        marks: By `perf_counter`, when it began, was tokenised, its first batch started, and its last ended.
     """
 
     table: NDArray[np.float32]
@@ -68,6 +69,7 @@ class Outcome:
     queue: float
     tokenisation: float
     inference: float
+    marks: tuple[float, float, float, float]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -127,6 +129,7 @@ class Batcher:
         try:
             async with asyncio.timeout(timeout):
                 encoded, tokenisation = await self._encode(pairs)
+                waiting = perf_counter()
                 job = Job.of(encoded, classes=classes + math.prod(shape or (0,)))
                 self._turns.append(job)
                 self._dispatch()
@@ -136,13 +139,15 @@ class Batcher:
                 self._turns.discard(job)
             self.pairs -= len(pairs)
             self._settle()
+        ended = perf_counter()
         return Outcome(
             table=job.table[:, :classes],
             latents=None if shape is None else job.table[:, classes:].reshape(-1, *shape),
             tokens=sum(job.lengths),
             queue=max(0.0, job.started - began - tokenisation),
             tokenisation=tokenisation,
-            inference=perf_counter() - job.started,
+            inference=ended - job.started,
+            marks=(began, waiting, job.started, ended),
         )
 
     async def aside(self, work: Callable[[], _T]) -> _T:
@@ -177,17 +182,21 @@ class Batcher:
             pool.shutdown(wait=False, cancel_futures=True)
         self.scorer.close()
 
-    async def _encode(self, pairs: Sequence[Pair]) -> tuple[EncodedPairs, float]:
+    async def _encode(self, pairs: Sequence[Pair]) -> tuple[Encoded, float]:
         """Tokenise in slices, so that requests take turns here too."""
         loop, seconds = asyncio.get_running_loop(), 0.0
-        slices, reader = [], self.scorer.tokenizer
+        slices: list[Encoded] = []
+        reader: Reader = self.scorer.tokenizer
         if isinstance(pairs, Variants):
             reader = verbatim(reader)
         for part in _slices(pairs):
             encoded, took = await loop.run_in_executor(self._tokenisers, self._tokenise, reader, part)
             slices.append(encoded)
             seconds += took
-        return (slices[0] if len(slices) == 1 else _joined(slices)), seconds
+        first = slices[0]
+        if len(slices) > 1:
+            first = first.gather([(part, index) for part in slices for index in range(len(part))])
+        return first, seconds
 
     def _settle(self) -> None:
         if not self.pairs and not self._held:
@@ -198,10 +207,11 @@ class Batcher:
         explainer = self.scorer.explainer
         return explainer.latents if isinstance(pairs, Variants) and explainer is not None else None
 
-    def _tokenise(self, reader: Reader, pairs: Sequence[Pair]) -> tuple[EncodedPairs, float]:
+    def _tokenise(self, reader: Reader, pairs: Sequence[Pair]) -> tuple[Encoded, float]:
         began = perf_counter()
         try:
-            return reader.encode(pairs), perf_counter() - began
+            encoded: Encoded = reader.encode(pairs)
+            return encoded, perf_counter() - began
         except Exception as error:
             raise BackendError("the tokenizer failed") from error
 
@@ -285,11 +295,3 @@ def _slices(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
             start, chars = index, 0
         chars += len(pair.title) + len(pair.description)
     yield pairs[start:]
-
-
-def _joined(parts: Sequence[EncodedPairs]) -> EncodedPairs:
-    return EncodedPairs(
-        queries=[ids for part in parts for ids in part.queries],
-        products=[ids for part in parts for ids in part.products],
-        lengths=np.concatenate([part.lengths for part in parts]),
-    )

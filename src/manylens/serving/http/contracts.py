@@ -29,6 +29,7 @@ class ProductFields(Contract):
     attributes: dict[str, str | None] | None = None
     description: str | None = None
     locale: str | None = None
+    product_id: str | None = None
 
 
 Products = Annotated[list[str | ProductFields], Field(min_length=1)]

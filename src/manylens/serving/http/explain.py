@@ -99,6 +99,10 @@ def explaining_router(models: Models) -> APIRouter:
         explainer = scorer.explainer
         if explainer is None:
             raise RequestError(404, why_not(scorer.engine.outputs))
+        if scorer.states is not None:
+            raise RequestError(
+                404, "this model reads stored states, and explaining runs the whole graph; ask a model without"
+            )
         (pair,) = pairs_of(body.query, [body.product], models.settings)
         batcher = model.batcher
         try:
@@ -112,7 +116,7 @@ def explaining_router(models: Models) -> APIRouter:
         except TimeoutError:
             raise RequestError(504, "the explanation was not there in time") from None
         except BackendError as error:
-            fields = {"id": request.scope[TRACE].id, "model": model.name}
+            fields = {**request.scope[TRACE].ids, "model": model.name}
             _LOG.error("%s", error, exc_info=error.__cause__, extra={"fields": fields})
             raise RequestError(424, f"{error}; the server's log says why") from None
         return Response(to_json({"model": model.name, **asdict(explanation)}), media_type="application/json")

@@ -21,7 +21,7 @@ from manylens.serving.http.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 #: What needs no key, and counts against no limit.
-_OPEN = ("/health", "/ready")
+OPEN = ("/health", "/ready")
 #: An id of a client's own that is taken over.
 _ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 #: How many times the most bytes of a body are read and thrown away, so that the client gets to read why.
@@ -30,6 +30,8 @@ _DISCARDED = 4
 _GONE = 499
 #: Where the scope keeps the request's `Trace`.
 TRACE = "manylens.trace"
+#: Where it keeps the id of OpenTelemetry's trace, if there is one.
+TRACE_ID = "manylens.trace_id"
 
 
 class Gate:
@@ -47,7 +49,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, headers = perf_counter(), Headers(scope=scope)
-        trace = scope[TRACE] = Trace(id=_request_id(headers))
+        trace = scope[TRACE] = Trace(id=_request_id(headers), trace_id=scope.get(TRACE_ID, ""))
         status = _GONE
 
         async def answer(message: Message) -> None:
@@ -69,7 +71,7 @@ class Gate:
             if body is not None:
                 await self._serve(scope, body, receive, answer)
         except Exception:
-            _LOG.exception("fault", extra={"fields": {"id": trace.id}})
+            _LOG.exception("fault", extra={"fields": trace.ids})
             if status != _GONE:
                 raise
             fault = RequestError(500, "the server failed; its log says why")
@@ -80,7 +82,7 @@ class Gate:
             self._note(scope, trace, status, perf_counter() - began)
 
     def _check(self, path: str, headers: Headers) -> None:
-        if path in _OPEN:
+        if path in OPEN:
             return
         if self._key is not None and not is_page(path):
             given = headers.get("authorization", "")
@@ -179,10 +181,10 @@ class Gate:
         route = getattr(scope.get("route"), "path", "none")
         self._metrics.requests.labels(route, status, trace.model or "none").inc()
         self._metrics.seconds.labels(route).observe(seconds)
-        level = logging.DEBUG if scope["path"] in _OPEN else logging.INFO
+        level = logging.DEBUG if scope["path"] in OPEN else logging.INFO
         if not _LOG.isEnabledFor(level):
             return
-        fields: dict[str, Any] = {"id": trace.id, "method": scope["method"], "path": route, "status": status}
+        fields: dict[str, Any] = {**trace.ids, "method": scope["method"], "path": route, "status": status}
         if trace.pairs:
             fields |= {"model": trace.model, "pairs": trace.pairs} | {
                 f"{name}_ms": round(1000 * value, 2)

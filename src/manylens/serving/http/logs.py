@@ -16,19 +16,30 @@ class Trace:
 
     Attributes:
         id: The request's id, the client's own where it sent one.
+        trace_id: That of OpenTelemetry, where requests are traced.
         model: The model that scored.
         pairs: Pairs that were scored.
+        tokens: Their tokens, padding aside.
         queue: Seconds in the queue.
         tokenisation: Seconds of tokenising.
         inference: Seconds of inference.
+        marks: By `perf_counter`, when scoring began, its pairs were tokenised, its first batch started, its last ended.
     """
 
     id: str
+    trace_id: str = ""
     model: str = ""
     pairs: int = 0
+    tokens: int = 0
     queue: float = 0.0
     tokenisation: float = 0.0
     inference: float = 0.0
+    marks: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The request's id, and that of its trace where there is one, as fields of a line."""
+        return {"id": self.id} | ({"trace_id": self.trace_id} if self.trace_id else {})
 
 
 class JsonFormatter(logging.Formatter):

@@ -51,16 +51,16 @@ class Models:
         metrics: The server's metrics.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, load: Callable[[Path], Scorer] | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, load: Callable[..., Scorer] | None = None) -> None:
         """Load every model.
 
         Args:
             settings: Names the folders, and how to load them.
             metrics: Take the batches.
-            load: Loads a folder; ``None`` means `Scorer.load` with the settings.
+            load: Loads a folder, with ``states`` where it has a store; ``None`` means `Scorer.load` with the settings.
 
         Raises:
-            ManylensError: If a folder cannot be loaded.
+            ManylensError: If a folder or its store cannot be loaded.
         """
         self.settings, self.metrics = settings, metrics
         self._load = load or partial(
@@ -74,6 +74,7 @@ class Models:
         for name, path in settings.models.items():
             place = path.absolute()
             self._names[place] = (*self._names.get(place, ()), name)
+        self._stores = {settings.models[name].absolute(): store.absolute() for name, store in settings.states.items()}
         self._loaded = {path: self._open(path) for path in self._names}
         self._reloading = asyncio.Lock()
         self._retired: set[asyncio.Task[None]] = set()
@@ -110,7 +111,9 @@ class Models:
         raise RequestError(404, f"there is no such model; known: {known}")
 
     async def reload(self) -> Mapping[str, bool]:
-        """Load every folder anew, one after the other; requests go on, and end on the model that they began with.
+        """Load every folder and its store anew, one after the other.
+
+        Requests go on meanwhile, and end on the model that they began with.
 
         Returns:
             Whether each model was loaded; one that was not goes on as it was.
@@ -148,10 +151,15 @@ class Models:
 
     def _open(self, path: Path) -> Loaded:
         # Resolved first, so that a symlink that is switched meanwhile never mixes two models.
-        scorer = self._load(path.resolve())
+        store = self._stores.get(path)
+        scorer = self._load(path.resolve(), **({} if store is None else {"states": store.resolve()}))
         scorer.probabilities([_WARM_UP])
         name, *aliases = self._names[path]
-        event(_LOG, logging.INFO, "loaded", model=name, variant=scorer.variant, streams=scorer.engine.streams)
+        fields = {"variant": scorer.variant, "streams": scorer.engine.streams}
+        if scorer.states is not None:
+            fields["states"] = scorer.states.precision
+            scorer.states.misses = 0  # That of the warm-up.
+        event(_LOG, logging.INFO, "loaded", model=name, **fields)
         batcher = Batcher(
             scorer=scorer,
             max_pairs=self.settings.max_queue_pairs,

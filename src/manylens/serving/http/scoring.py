@@ -82,10 +82,10 @@ async def score(request: Request, models: Models, model: Loaded, pairs: Sequence
     except TimeoutError:
         raise RequestError(504, f"the scores were not there within {1000 * timeout:.0f} ms") from None
     except BackendError as error:
-        _LOG.error("%s", error, exc_info=error.__cause__, extra={"fields": {"id": trace.id, "model": model.name}})
+        _LOG.error("%s", error, exc_info=error.__cause__, extra={"fields": {**trace.ids, "model": model.name}})
         raise RequestError(424, f"{error}; the server's log says why") from None
-    trace.pairs, trace.queue = len(pairs), outcome.queue
-    trace.tokenisation, trace.inference = outcome.tokenisation, outcome.inference
+    trace.pairs, trace.tokens, trace.queue = len(pairs), outcome.tokens, outcome.queue
+    trace.tokenisation, trace.inference, trace.marks = outcome.tokenisation, outcome.inference, outcome.marks
     stages = {"queue": outcome.queue, "tokenization": outcome.tokenisation, "inference": outcome.inference}
     models.metrics.scored(model.name, len(pairs), outcome.tokens, stages)
     return outcome
@@ -105,7 +105,7 @@ def _pair(query: str, product: ProductFields) -> Pair:
     return Pair(
         pair_id="",
         query_id="",
-        product_id="",
+        product_id=product.product_id or "",
         query=query,
         title=product.title,
         brand=product.brand or "",
@@ -117,4 +117,5 @@ def _pair(query: str, product: ProductFields) -> Pair:
 
 def _chars(pair: Pair) -> int:
     rest = sum(len(name) + len(value) for name, value in pair.attributes.items()) if pair.attributes else 0
-    return len(pair.title) + len(pair.brand) + len(pair.description) + len(pair.locale) + rest
+    texts = (pair.title, pair.brand, pair.description, pair.locale, pair.product_id)
+    return sum(map(len, texts)) + rest

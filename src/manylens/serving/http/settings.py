@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manylens.errors import ConfigError
+from manylens.errors import ConfigError, UnknownNameError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +16,7 @@ class Settings:
     Attributes:
         models: From names to folders, as `Scorer.load` takes them; the first is the default. Two names of one folder
             are one model under two names.
+        states: From names of models to the stores of products' states that they read, as `Scorer.load` takes them.
         host: The address to listen on.
         port: The port; 0 takes a free one.
         variant: As `Scorer.load` takes it.
@@ -38,9 +39,11 @@ class Settings:
         keep_alive: How long a connection without a request is kept.
         drain_delay: How long the server goes on after SIGTERM with ``/ready`` saying no.
         drain: How long accepted requests may take to end after that.
+        otel: Whether requests are traced with OpenTelemetry, as its variables ``OTEL_*`` say.
     """
 
     models: Mapping[str, Path]
+    states: Mapping[str, Path] = field(default_factory=dict)
     host: str
     port: int
     variant: str | None
@@ -61,6 +64,7 @@ class Settings:
     keep_alive: int
     drain_delay: float
     drain: int
+    otel: bool = False
 
 
 def parse_models(words: list[str]) -> dict[str, Path]:
@@ -83,3 +87,34 @@ def parse_models(words: list[str]) -> dict[str, Path]:
             raise ConfigError(f"two models are called {name!r}; name them apart as NAME=PATH")
         models[name] = Path(path)
     return models
+
+
+def parse_states(words: list[str], models: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the stores of states that a command line names, by their models' names.
+
+    Args:
+        words: Each ``PATH``, where there is one model alone, or ``NAME=PATH``.
+        models: The models, as `parse_models` returns them.
+
+    Raises:
+        ConfigError: If a store's model is not said, or a model has two stores.
+        UnknownNameError: If there is no model of that name.
+    """
+    states: dict[str, Path] = {}
+    stores: dict[Path, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals and len({folder.absolute() for folder in models.values()}) == 1:
+            name, path = next(iter(models)), word
+        if not name or not path:
+            raise ConfigError(
+                "a store of states is PATH where there is one model, and NAME=PATH where there are several, got "
+                f"{word!r} for {', '.join(models)}"
+            )
+        if name not in models:
+            raise UnknownNameError("model", name, models)
+        states[name] = Path(path)
+        other = stores.setdefault(models[name].absolute(), states[name])
+        if other != states[name]:
+            raise ConfigError(f"the model {name!r} has two stores of states, {other} and {path}; take one of them")
+    return states

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.serving.tokens import EncodedPairs
+from manylens.serving.encoded import Encoded
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class Job:
         started: When its first batch started, by `time.perf_counter`.
     """
 
-    encoded: EncodedPairs
+    encoded: Encoded
     table: NDArray[np.float32]
     done: asyncio.Future[None]
     order: list[int]
@@ -41,7 +41,7 @@ class Job:
     started: float = math.inf
 
     @classmethod
-    def of(cls, encoded: EncodedPairs, *, classes: int) -> Self:
+    def of(cls, encoded: Encoded, *, classes: int) -> Self:
         """Return the job of some pairs, within a running loop."""
         order = np.argsort(encoded.lengths, kind="stable")
         return cls(
@@ -63,17 +63,13 @@ class Union:
     """
 
     rows: list[tuple[Job, int]]
-    encoded: EncodedPairs
+    encoded: Encoded
 
     @classmethod
     def of(cls, rows: list[tuple[Job, int]]) -> Self:
-        """Return the union of some pairs."""
-        encoded = EncodedPairs(
-            queries=[job.encoded.queries[index] for job, index in rows],
-            products=[job.encoded.products[index] for job, index in rows],
-            lengths=np.array([job.encoded.lengths[index] for job, index in rows], dtype=np.int64),
-        )
-        return cls(rows=rows, encoded=encoded)
+        """Return the union of at least one pair, all of one reader."""
+        gather = rows[0][0].encoded.gather
+        return cls(rows=rows, encoded=gather([(job.encoded, index) for job, index in rows]))
 
 
 class Turns:
