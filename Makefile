@@ -2,7 +2,7 @@
 # make run       set-up and the main job: the demo store, end to end
 # make test      set-up and the tests
 # make check     lint, types, layers
-# make bench     the scorer beside its peers, each in an environment of its own
+# make bench     the scorer and the server beside their peers, each in an environment of its own
 
 PYTHON ?= python3
 VENV   := .venv
@@ -41,6 +41,9 @@ docs: install
 bench: install
 	$(BIN)/python -m benchmarks.serving --prepare
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.load --prepare
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.load --soak 100000
 
 build: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -125,6 +125,8 @@ def test_transformers_in_its_own_process_says_what_transformers_says(
         np.testing.assert_allclose(outputs, expected_logits(master.labels, scored), atol=ROUNDED)
         assert client.ask("score")["seconds"] > 0
         assert client.ask("request", start=10, products=5)["seconds"] > 0  # It goes on at the first product.
+        sustained = client.ask("sustain", seconds=0.05, products=5, together=2)
+        assert sustained["seconds"] >= 0.05 and sustained["requests"] >= 2 and sustained["requests"] % 2 == 0
 
 
 def test_ours_in_its_own_process_says_the_same_up_to_a_constant(master: Master, scored: Path, tmp_path: Path) -> None:

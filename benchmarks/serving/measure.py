@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmarks.serving.catalogue import MODELS, SYSTEMS
+from benchmarks.serving.catalogue import MODELS, SYSTEMS, Model
 from benchmarks.serving.client import Client
 from benchmarks.serving.environments import interpreter
 from benchmarks.serving.floor import pair_flops
@@ -94,7 +94,7 @@ def _make_models(running: Sequence[Running], master: Master, calibration: Path, 
         for name in wanted:
             progress.note(name)
             try:
-                _make_model(name, master, calibration, folder)
+                make_model(MODELS[name], master, calibration, folder / name)
             except StageError as error:
                 for each in running:
                     if each.system.model == name:
@@ -102,15 +102,26 @@ def _make_models(running: Sequence[Running], master: Master, calibration: Path, 
             progress.advance()
 
 
-def _make_model(name: str, master: Master, calibration: Path, folder: Path) -> None:
-    model, made, unfinished = MODELS[name], folder / name, folder / f"{name}.unfinished"
+def make_model(model: Model, master: Master, calibration: Path, made: Path) -> None:
+    """Make a model that systems share, unless it is there.
+
+    Args:
+        model: Its entry of a catalogue.
+        master: What it is made from.
+        calibration: Pairs that int8 models are calibrated on.
+        made: Its folder.
+
+    Raises:
+        StageError: If it cannot be made.
+    """
     if made.exists():
         return
+    unfinished = made.with_name(f"{made.name}.unfinished")
     unfinished.mkdir(exist_ok=True)
-    with Client(interpreter(model.environment), model.module, folder / f"{name}.making.log") as client:
+    with Client(interpreter(model.environment), model.module, made.with_name(f"{made.name}.making.log")) as client:
         client.ask(
             "prepare",
-            master=_master_of(master, name),
+            master=str(master.one if model.one_logit else master.labels),
             folder=str(unfinished),
             calibration=str(calibration),
             options=dict(model.options),

@@ -68,9 +68,18 @@ class Worker:
 
     def request(self, *, start: int, products: int) -> dict[str, object]:
         """Score a query and the products from `start` on, round and round; answers with the seconds."""
-        chosen = [self._pairs[(start + number) % len(self._pairs)] for number in range(products)]
-        request = [(chosen[0][0], product) for _, product in chosen]
+        request = self._request(start, products)
         return {"seconds": _seconds(lambda: self._score(request))}
+
+    def sustain(self, *, seconds: float, products: int, together: int) -> dict[str, object]:
+        """Score requests for some seconds, `together` of them in a call; answers with how many and the seconds."""
+        each = [self._request(start, products) for start in range(0, len(self._pairs), products)]
+        requests, began = 0, time.perf_counter()
+        while (taken := time.perf_counter() - began) < seconds:
+            places = range(requests, requests + together)
+            self._score([pair for place in places for pair in each[place % len(each)]])
+            requests += together
+        return {"requests": requests, "seconds": taken}
 
     def outputs(self, *, count: int) -> dict[str, object]:
         """Answer with the scores of the first pairs."""
@@ -79,6 +88,11 @@ class Worker:
     def peaks(self, *, threads: int) -> dict[str, object]:
         """Answer with the machine's rates."""
         return {"peaks": self._module.peaks(threads)}
+
+    def _request(self, start: int, products: int) -> list[TextPair]:
+        """Return a query and the products from `start` on."""
+        chosen = [self._pairs[(start + number) % len(self._pairs)] for number in range(products)]
+        return [(chosen[0][0], product) for _, product in chosen]
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The server under load beside its peers: closed and open loops, large requests beside small ones, and a soak."""
