@@ -107,6 +107,7 @@ def test_the_master_is_steep_and_its_one_logit_is_the_first(master: Master, scor
     np.testing.assert_allclose(one[:, 0], logits[:, 0] - logits.mean(axis=1), atol=ROUNDED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_length", [False, True])
 def test_transformers_in_its_own_process_says_what_transformers_says(
     master: Master, scored: Path, tmp_path: Path, by_length: bool
@@ -129,6 +130,7 @@ def test_transformers_in_its_own_process_says_what_transformers_says(
         assert sustained["seconds"] >= 0.05 and sustained["requests"] >= 2 and sustained["requests"] % 2 == 0
 
 
+@pytest.mark.slow
 def test_ours_in_its_own_process_says_the_same_up_to_a_constant(master: Master, scored: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     folder = tmp_path / "export"

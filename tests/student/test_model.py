@@ -263,7 +263,7 @@ def test_a_missing_backbone_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_segments_are_found_from_the_separator(ids: list[int], expected: list[int]) -> None:
-    assert make_model()._segments(torch.tensor([ids])).tolist() == [expected]
+    assert make_model().segments(torch.tensor([ids])).tolist() == [expected]
 
 
 @pytest.mark.parametrize(("extractor", "options"), EXTRACTORS)
