@@ -429,7 +429,7 @@ def test_a_section_export_adds_a_stage_and_runs_none_before_it(finished: RunFold
     evaluation = json.loads((exported_run.path / "evaluate" / "lrkd-seed13" / "evaluation.json").read_text())
     assert parity["temperature"] == evaluation["temperature"]
     assert parity["macro_f1"] == pytest.approx(evaluation["dev"]["macro_f1"])
-    # A tiny student all but ties products, whose order then hangs on the last bits, which follow the batches.
+    # Not exact: they were 0.08 apart once, in a suite on two processes, for a reason that was not found.
     assert parity["ndcg"] == pytest.approx(evaluation["dev"]["ndcg"], abs=0.2)
 
 
