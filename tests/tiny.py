@@ -114,10 +114,13 @@ def make_models(folder: Path) -> Path:
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = [*COLOURS, *THINGS, *PERSPECTIVES, *ESCI.names, "orvel for the home against", "0123456789"]
-    trained = BertWordPieceTokenizer()
-    trained.train_from_iterator(words * 5, vocab_size=200, show_progress=False)
-    tokenizer = BertTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=64)
+    # Written down, because a trained vocabulary's order is another one in each process.
+    words = [*COLOURS, *THINGS, *PERSPECTIVES, *ESCI.names, "orvel", "for", "the", "home", "against"]
+    letters = sorted({*"".join(words), *"0123456789"})
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = dict.fromkeys([*known, *(part for word in words for part in word.split("_"))])
+    made = BertWordPieceTokenizer({token: number for number, token in enumerate(vocabulary)})
+    tokenizer = BertTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=64)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),

@@ -279,7 +279,7 @@ def _in_order(outputs: list[_Outputs], order: NDArray[np.intp]) -> _Outputs:
 def _figures(
     dev: Pairs, logits: NDArray[np.float32], scale: LabelScale, cutoff: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return macro-F1 and nDCG, as the stage evaluate computes them; ``None`` where no pair is judged."""
+    """Return macro-F1 and nDCG by the stage evaluate's code, of calibrated logits; ``None`` where no pair is judged."""
     columns = [name for name in PREDICTION_SCHEMA.names if name != "logits"]
     values = pa.array(list(logits[: len(dev)]), type=PREDICTION_SCHEMA.field("logits").type)
     predictions = Predictions.from_table(dev.table.select(columns).append_column("logits", values), scale)
