@@ -32,7 +32,7 @@ class SlowEngine:
     inputs, outputs = ("input_ids", "attention_mask", "token_type_ids"), ("probabilities",)
     call_tokens, few_shapes = 1000, False
 
-    def __init__(self, *, streams: int = 1, token_budget: int = 20) -> None:
+    def __init__(self, *, streams: int = 1, token_budget: int = 40) -> None:
         self.streams, self.token_budget = streams, token_budget
         self.batches: list[list[str]] = []
         self.failure: Exception | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from student.build import WORDS, make_pair
 
 
 def pairs(query: str, count: int) -> list[Pair]:
-    """Return pairs of 5 tokens each, so that 4 fill a batch of the slow engine."""
+    """Return pairs of 5 tokens each, so that 8 fill a batch of the slow engine, and 4 a turn."""
     return [make_pair(query, "hat")] * count
 
 
@@ -87,7 +88,7 @@ def test_two_large_requests_take_turns(slow: Batcher, engine: SlowEngine) -> Non
             await waiting(slow, len(tasks) - 1)
         engine.release(100)
         await asyncio.gather(*tasks)
-        assert engine.batches[1:] == [["blue"] * 4, ["green"] * 4] * 3
+        assert [sorted(queries) for queries in engine.batches[1:]] == [["blue"] * 4 + ["green"] * 4] * 3
 
     asyncio.run(run())
 
@@ -99,18 +100,17 @@ def test_who_had_no_turn_yet_goes_first_and_nobody_starves(slow: Batcher, engine
         tasks.append(asyncio.create_task(slow.probabilities(pairs("blue", 16))))
         await waiting(slow, 2)
         engine.release()
-        assert await engine.began() == ["blue"] * 4
-        # Both large ones had a turn, and four small ones come.
-        for query in ("green", "lamp", "sofa", "cup"):
-            tasks.append(asyncio.create_task(slow.probabilities(pairs(query, 3))))
+        assert sorted(await engine.began()) == ["blue"] * 4 + ["red"] * 4
+        # Both large ones had a turn, and five small ones come.
+        for query in ("green", "lamp", "sofa", "cup", "acme"):
+            tasks.append(asyncio.create_task(slow.probabilities(pairs(query, 2))))
             await waiting(slow, len(tasks))
         engine.release(100)
         await asyncio.gather(*tasks)
-        assert [sorted(queries) for queries in engine.batches[2:6]] == [
-            ["green"] * 3 + ["red"],
-            ["lamp"] + ["red"] * 3,
-            ["blue"] * 2 + ["lamp"] * 2,
-            ["blue"] + ["sofa"] * 3,
+        # Two batches are cut together; half of them is of first turns while there are such.
+        assert [sorted(chain(*engine.batches[start : start + 2])) for start in (2, 4)] == [
+            ["blue"] * 4 + ["cup"] * 2 + ["green"] * 2 + ["lamp"] * 2 + ["red"] * 4 + ["sofa"] * 2,
+            ["acme"] * 2 + ["blue"] * 4 + ["red"] * 4,
         ]
 
     asyncio.run(run())

@@ -25,6 +25,10 @@ from manylens.serving.split import Reader
 
 #: Threads that tokenise; tokenizers releases the lock of the interpreter, the template does not.
 _TOKENISERS = 2
+#: A request's turn for each free stream, in full batches: the less, the sooner the small ones behind a large one come.
+_TURN = 0.5
+#: What is cut together, in turns, where so much waits: the more, the less is padded.
+_UNION = 4
 #: What a thread tokenises of a request before others have their turn.
 _SLICE_PAIRS, _SLICE_CHARS = 64, 100_000
 #: The share of the newest batch in the measured time of a pair.
@@ -76,9 +80,9 @@ class Outcome:
 class Batcher:
     """Scores the pairs of many requests on one scorer.
 
-    Requests take turns: in its turn a request gives up to an engine's batch of tokens, so that a request of a few
-    products is scored whole in the order that it came, and one of many goes to the back in between. A stream of the
-    engine that is free takes what waits at once; nothing waits for company.
+    Requests take turns: in its turn a request gives up to half a batch for each free stream of the engine, so that a
+    request of a few products is scored whole in the order that it came, and one of many goes to the back in between.
+    A free stream takes what waits at once, one turn of each request; nothing waits for company.
 
     Attributes:
         scorer: What scores.
@@ -92,7 +96,7 @@ class Batcher:
     on_batch: Callable[[int, int], None] | None = None
     pairs: int = 0
     _held: int = 0
-    _turns: Turns = field(init=False)
+    _turns: Turns = field(default_factory=Turns)
     _busy: int = 0
     _pace: float = 0.0
     _tokenisers: ThreadPoolExecutor = field(init=False)
@@ -102,7 +106,6 @@ class Batcher:
 
     def __post_init__(self) -> None:
         """Make the threads, which start when they are needed."""
-        self._turns = Turns(self.scorer.token_budget)
         self._tokenisers = ThreadPoolExecutor(_TOKENISERS, thread_name_prefix="tokeniser")
         self._streams = ThreadPoolExecutor(self.scorer.engine.streams, thread_name_prefix="stream")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
@@ -220,7 +223,8 @@ class Batcher:
         engine, loop = self.scorer.engine, asyncio.get_running_loop()
         while self._turns and self._busy < engine.streams:
             free = engine.streams - self._busy
-            union = self._turns.take(free * self.scorer.token_budget)
+            turn = math.ceil(_TURN * free * self.scorer.token_budget)
+            union = self._turns.take(_UNION * turn, turn)
             batches = cut(
                 union.encoded.lengths,
                 self.scorer.token_budget,

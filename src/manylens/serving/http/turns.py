@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,7 +26,6 @@ class Job:
         lengths: Their tokens, in that order.
         taken: How many of them were taken, in that order.
         finished: How many of them were scored.
-        spent: Tokens that it took since its turn began.
         started: When its first batch started, by `time.perf_counter`.
     """
 
@@ -37,7 +36,6 @@ class Job:
     lengths: list[int]
     taken: int = 0
     finished: int = 0
-    spent: int = 0
     started: float = math.inf
 
     @classmethod
@@ -75,18 +73,13 @@ class Union:
 class Turns:
     """The requests that wait, in the order of their turns.
 
-    In its turn a request gives up to `turn` tokens. One of a few pairs is so taken whole, in the order that it came,
-    and one of many goes to the back in between. Who had no turn yet goes before who had, and where both wait for long,
-    each side gets half of the tokens.
+    Whoever takes gets one turn of each request at most, which is a bounded number of tokens. A request of a few pairs
+    is so taken whole, in the order that it came, and one of many goes to the back in between. Who had no turn yet goes
+    before who had, and where both wait for long, each side gets half of the tokens.
     """
 
-    def __init__(self, turn: int) -> None:
-        """Start with none.
-
-        Args:
-            turn: Most tokens of a turn; a pair that is longer by itself is a turn too.
-        """
-        self._turn = turn
+    def __init__(self) -> None:
+        """Start with none."""
         self._first, self._further = deque[Job](), deque[Job]()
         #: Tokens of first turns less those of further ones, since both wait.
         self._ahead = 0
@@ -106,31 +99,32 @@ class Turns:
                 if job in jobs:
                     jobs.remove(job)
 
-    def take(self, budget: int) -> Union:
-        """Take pairs until the budget is full or nothing waits.
+    def take(self, budget: int, turn: int) -> Union:
+        """Take pairs until the budget is full, or every request that waits had its turn.
 
         Args:
             budget: Most tokens to take; the first pair is taken whatever its length.
+            turn: Most tokens of a turn; a pair that is longer by itself is a turn too.
         """
         rows: list[tuple[Job, int]] = []
-        room = budget
+        room, spent, served = budget, Counter[Job](), list[Job]()
         while self:
             jobs = self._next()
             job = jobs[0]
-            while job.taken < len(job.order):
-                length = job.lengths[job.taken]
-                if job.spent and job.spent + length > self._turn:
-                    break
-                if rows and length > room:
-                    return Union.of(rows)
-                rows.append((job, job.order[job.taken]))
-                room, job.spent, job.taken = room - length, job.spent + length, job.taken + 1
-                if self._first and self._further:
-                    self._ahead += length if jobs is self._first else -length
-            jobs.popleft()
-            if job.taken < len(job.order):
-                job.spent = 0
-                self._further.append(job)
+            length = job.lengths[job.taken]
+            if spent[job] and spent[job] + length > turn:
+                served.append(jobs.popleft())
+                continue
+            if rows and length > room:
+                break
+            rows.append((job, job.order[job.taken]))
+            room, job.taken = room - length, job.taken + 1
+            spent[job] += length
+            if self._first and self._further:
+                self._ahead += length if jobs is self._first else -length
+            if job.taken == len(job.order):
+                jobs.popleft()
+        self._further.extend(served)
         return Union.of(rows)
 
     def _next(self) -> deque[Job]:
