@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_the_answers_and_leaves_quietly(tmp_path: Path) -> None:
         wait_for_answers(log, child)
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate(timeout=30)
-        assert child.returncode == -signal.SIGINT
+        assert child.returncode == -signal.SIGINT, stderr.decode()
         with JudgementStore(store_path) as store:
             assert len(server.bodies) - IN_FLIGHT <= len(store) <= len(server.bodies)
     assert b"KeyboardInterrupt" in stderr
