@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import bidirectional_mask_function, eager_mask
 
 from manylens.errors import MissingExtraError
+from manylens.serving.first_token import keep_first_token
 from manylens.serving.layout import CLASSES, RANKING, Card
 from manylens.student.model import LatentReasoningForSequenceClassification
 from manylens.student.split import LowerProduct, LowerQuery, Upper
@@ -168,6 +169,7 @@ def _write(
         later = value.shape.dims[1:] if value.shape is not None else ()
         value.shape = onnx_ir.Shape(["batch", *(named.get(size, size) for size in later)])
     _tidy(program.model)
+    keep_first_token(program.model)
     onnx_ir.save(program.model, path)
 
 
