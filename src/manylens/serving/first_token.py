@@ -22,8 +22,8 @@ _ELEMENTWISE = frozenset(
     {"Add", "Cast", "Div", "Erf", "Gelu", "Identity", "Mul", "Neg", "Pow"}
     | {"Relu", "Sigmoid", "Sqrt", "Sub", "Sum", "Tanh"}
 )
-#: Those that work along one axis, so that the places of another stay apart.
-_ALONG_AN_AXIS = frozenset({"LayerNormalization", "Softmax", "Split"})
+#: Those that keep the places of axes before their own apart, each with the axis that it has where none is written.
+_ALONG_AN_AXIS = {"Concat": -1, "LayerNormalization": -1, "Softmax": -1, "Split": 0}
 
 
 class _Use(NamedTuple):
@@ -72,7 +72,7 @@ def _chosen(node: ir.Node) -> int | None:
     """Return the axis of token states whose first place a node takes, if that is what it does."""
     if node.op_type != "Gather" or node.inputs[1] is None or node.inputs[1].const_value is None:
         return None
-    axis, shape = node.attributes["axis"].as_int(), _input(node, 0).shape
+    axis, shape = node.attributes.get_int("axis", 0), _input(node, 0).shape
     first = not node.inputs[1].const_value.numpy().any() and node.inputs[1].const_value.size == 1
     return axis if first and axis > 0 and shape is not None and len(shape) > 2 else None
 
@@ -97,12 +97,9 @@ def _needed(node: ir.Node, axis: int) -> list[_Use] | None:
     if node.op_type == "Transpose":
         return [_Use(node, 0, node.attributes["perm"].as_ints()[axis])]
     if node.op_type in _ALONG_AN_AXIS:
-        along = node.attributes["axis"].as_int() % len(shape)
-        # LayerNormalization normalises from its axis on.
-        return [_Use(node, 0, axis)] if axis < along else None
-    if node.op_type == "Concat":
-        along = node.attributes["axis"].as_int() % len(shape)
-        return None if along == axis else [_Use(node, index, axis) for index in range(len(node.inputs))]
+        before_it = axis < node.attributes.get_int("axis", _ALONG_AN_AXIS[node.op_type]) % len(shape)
+        joined = len(node.inputs) if node.op_type == "Concat" else 1  # Of the others, the rest are parameters.
+        return [_Use(node, number, axis) for number in range(joined)] if before_it else None
     if node.op_type == "Reshape":
         before = _input(node, 0).shape
         kept = before is not None and len(before) > axis and before[: axis + 1] == shape[: axis + 1]
