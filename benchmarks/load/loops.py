@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from time import perf_counter, process_time
 
+import numpy as np
 from benchmarks.load.connection import UNSENT, Answer, Client
 from benchmarks.load.result import Window
 
@@ -122,6 +122,4 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
         ordered: The values, the least first.
         share: From 0 to 1.
     """
-    if not ordered:
-        return None
-    return ordered[max(1, math.ceil(share * len(ordered))) - 1]
+    return float(np.quantile(ordered, share, method="inverted_cdf")) if ordered else None
