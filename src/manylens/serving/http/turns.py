@@ -75,7 +75,7 @@ class Turns:
 
     Whoever takes gets one turn of each request at most, which is a bounded number of tokens. A request of a few pairs
     is so taken whole, in the order that it came, and one of many goes to the back in between. Who had no turn yet goes
-    before who had, and where both wait for long, each side gets half of the tokens.
+    before who had, and where both wait for long, each side gets half of the tokens, as far as its requests' turns go.
     """
 
     def __init__(self) -> None:
